@@ -1,0 +1,58 @@
+"""What must hold of an hour's files before they are sealed; Dagster shows the same as asset checks.
+
+That every row is of the hour, that required columns have values and that sorted files are sorted is checked by the
+writer on every row; here stands what needs the whole hour.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.errors import DataError
+
+ROWS = "rows_match_source"
+KEYS = "keys_are_unique"
+
+
+class CheckFailedError(DataError):
+    """A check did not hold; `check` is its name."""
+
+    def __init__(self, check: str, message: str) -> None:
+        """Say which check failed and why."""
+        super().__init__(f"{message}; the files were thrown away")
+        self.check = check
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check that held.
+
+    Attributes:
+        name: `rows_match_source` or `keys_are_unique`.
+        figures: what it compared.
+    """
+
+    name: str
+    figures: Mapping[str, int] = field(default_factory=dict)
+
+
+def checks_of(spec: TableSpec) -> Mapping[str, str]:
+    """Name the checks that a table's hours go through, with what they say."""
+    rows = (
+        "Rows written are rows read: nothing was lost or doubled on the way."
+        if spec.transform is None
+        else "The transform made rows of the rows read, or there were none to read."
+    )
+    keys = {KEYS: f"No two rows of an hour have the same {', '.join(spec.key)}."} if spec.key else {}
+    return {ROWS: rows, **keys}
+
+
+def check_rows(spec: TableSpec, rows: int, rows_read: int | None) -> Check:
+    """Hold the rows written against the rows read: equal where nothing transforms them, else not all gone."""
+    if spec.transform is None and rows != rows_read:
+        raise CheckFailedError(ROWS, f"{spec.name}: {rows_read} rows were read and {rows} written")
+    if rows_read and not rows:
+        raise CheckFailedError(
+            ROWS, f"{spec.name}: {rows_read} rows were read, and the transform left none (is a join or filter wrong?)"
+        )
+    return Check(ROWS, {"rows": rows} if rows_read is None else {"rows_read": rows_read, "rows": rows})

@@ -1,0 +1,207 @@
+"""What an hour is made from, and whether it has to run: decided before anything is written, without Spark.
+
+`observe_hour` looks; `plan_hour` is pure. The fingerprint has two parts: the source (the hour's objects) and the recipe
+(everything else that shapes the hour). An hour is skipped only if both are those of its last commit and the table still
+holds that commit's files.
+"""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lakehouse_pipeline.config.paths import render, uses_hour
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
+from lakehouse_pipeline.errors import ConfigurationError, DataError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.ledger import HourRecord
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.sources.listing import SourceObject, fingerprint, list_objects_of
+
+
+@dataclass(frozen=True)
+class HourInputs:
+    """The objects that an hour reads.
+
+    Attributes:
+        source: of the hour's own path.
+        joins: of each view, by its name; hourly ones have the hour's objects.
+    """
+
+    source: tuple[SourceObject, ...]
+    joins: Mapping[str, tuple[SourceObject, ...]]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the source on storage."""
+        return sum(item.size for item in self.source)
+
+
+@dataclass(frozen=True)
+class HourPlan:
+    """What to do with an hour.
+
+    Attributes:
+        hour: the hour.
+        inputs: its objects.
+        source: fingerprint of the objects that belong to the hour.
+        recipe: fingerprint of everything else.
+        step: `skip`, `resume` at the commit of a sealed attempt, or `run` the ETL.
+        why: in words, for people.
+    """
+
+    hour: HourWindow
+    inputs: HourInputs
+    source: str
+    recipe: str
+    step: Literal["skip", "resume", "run"]
+    why: str
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What the table says of an hour.
+
+    Attributes:
+        table_uuid: the table's own id.
+        schema_id: its current schema.
+        live: names of the hour's live files.
+    """
+
+    table_uuid: str
+    schema_id: int
+    live: tuple[str, ...]
+
+
+def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) -> HourInputs:
+    """List what the hour reads.
+
+    Raises:
+        DataError: nothing is there, and the spec does not say that this means an empty hour.
+        TransientError: the store cannot be reached.
+    """
+    pattern = render(spec.source.path, hour)
+    source = list_objects_of(files, pattern)
+    if not source and spec.source.missing == "fail":
+        raise DataError(
+            f"{spec.name} {hour}: there is no object at {pattern}. Land it, "
+            "or write `missing: empty` under source if such an hour has no rows"
+        )
+    joins = {}
+    for join in spec.join:
+        pattern = render(join.path, hour)
+        joins[join.name] = list_objects_of(files, pattern)
+        if not joins[join.name] and join.missing == "fail":
+            raise DataError(
+                f"{spec.name} {hour}: join {join.name}: there is no object at {pattern}. Land it, "
+                "or write `missing: empty` there if the view is then empty"
+            )
+    return HourInputs(source, joins)
+
+
+def plan_hour(
+    spec: TableSpec,
+    hour: HourWindow,
+    inputs: HourInputs,
+    record: HourRecord,
+    state: TableState | None,
+    *,
+    force: bool = False,
+) -> HourPlan:
+    """Decide whether an hour is skipped, resumed at its commit, or run. Pure.
+
+    Args:
+        spec: the table's spec.
+        hour: the hour.
+        inputs: what it reads.
+        record: what the ledger knows.
+        state: what the table says; None while there is no table.
+        force: run whatever is known.
+    """
+    hourly = [join for join in spec.join if uses_hour(join.path)]
+    source = fingerprint([*inputs.source, *(item for join in hourly for item in inputs.joins[join.name])])
+    recipe = recipe_of(spec, {join.name: inputs.joins[join.name] for join in spec.join if not uses_hour(join.path)})
+    step, why = _step(record, state, source, recipe, force=force)
+    return HourPlan(hour, inputs, source, recipe, step, why)
+
+
+def _step(
+    record: HourRecord, state: TableState | None, source: str, recipe: str, *, force: bool
+) -> tuple[Literal["skip", "resume", "run"], str]:
+    if force:
+        return "run", "asked to run again"
+    if state is None:
+        return "run", "the table does not exist yet"
+    attempt, committed = record.attempt, record.committed
+    if attempt and attempt.seal and (attempt.source, attempt.recipe) == (source, recipe):
+        sealed_for = (attempt.seal.table_uuid, attempt.seal.schema_id)
+        if sealed_for == (state.table_uuid, state.schema_id):
+            return "resume", f"attempt {attempt.id} is sealed and only waits for its commit"
+    if committed is None:
+        return "run", "never committed"
+    if committed.source != source:
+        return "run", "its source objects changed"
+    if committed.recipe != recipe:
+        return "run", "the transform, the spec or a dimension changed"
+    if committed.seal.table_uuid != state.table_uuid or digest(state.live) != committed.seal.digest:
+        return "run", "the table no longer holds the files of its last commit"
+    return "skip", f"unchanged since attempt {committed.attempt}"
+
+
+def recipe_of(spec: TableSpec, dimensions: Mapping[str, tuple[SourceObject, ...]]) -> str:
+    """Give the fingerprint of everything but the hour's own objects that shapes an hour's rows.
+
+    Raises:
+        ConfigurationError: the transform's module is not to be found.
+    """
+    parts = {
+        "transform": transform_text(spec),
+        "columns": [column.model_dump() for column in spec.target_columns or ()],
+        "source": spec.source.model_dump(mode="json", exclude={"path"}),
+        "join": [join.model_dump(mode="json", exclude={"path"}) for join in spec.join],
+        "hour": spec.hour,
+        "other_hours": spec.other_hours,
+        "key": spec.key,
+        "sort": [field.model_dump() for field in spec.sort],
+        "dimensions": {name: fingerprint(objects) for name, objects in dimensions.items()},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def dimensions_of(spec: TableSpec, files: LakehouseFileIO) -> dict[str, tuple[SourceObject, ...]]:
+    """List the objects of the joins that are the same for every hour."""
+    return {join.name: list_objects_of(files, join.path) for join in spec.join if not uses_hour(join.path)}
+
+
+def transform_text(spec: TableSpec) -> str:
+    """Give the text of the transform: the SQL, or the source of the function's module, which is not imported here."""
+    if isinstance(spec.transform, SqlTransform):
+        return spec.transform.text
+    if isinstance(spec.transform, FunctionTransform):
+        with importable(spec):
+            found = importlib.util.find_spec(spec.transform.module)
+        if found is None or found.origin is None:
+            raise ConfigurationError(
+                f"{spec.file}: transform: there is no module {spec.transform.module} "
+                f"(looked beside the spec and on the Python path)"
+            )
+        return Path(found.origin).read_text(encoding="utf-8") + spec.transform.function
+    return ""
+
+
+@contextmanager
+def importable(spec: TableSpec) -> Iterator[None]:
+    """Let modules beside the spec be imported."""
+    folder = str(spec.file.parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

@@ -1,0 +1,239 @@
+"""A table's spec: one file of the tables' folder, read and checked.
+
+What one file says is judged here. What takes several files is `config.spec_files`'s; what takes the catalog, the store
+or an import of the transform is for the layers above.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from lakehouse_pipeline.config.model import SpecModel, kind, several
+from lakehouse_pipeline.config.source import Join, Source, read_joins
+from lakehouse_pipeline.config.transform import Transform, read_transform
+from lakehouse_pipeline.config.types import Column, Columns, column_named
+from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.hours import HourWindow
+
+MIN_FILE_SIZE = 1_000_000  # bytes; below it, requests and manifests outweigh the data
+MAX_FILE_SIZE = 5_000_000_000  # bytes; S3 takes no larger object in one PUT or copy
+FILE_SIZE = 256_000_000  # bytes
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)+")
+_OWNER = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+")  # what dagster takes
+_HOUR_OR_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-[0-9]{2}:[0-9]{2})?")
+_DAY_LENGTH = len("2013-01-01")
+_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([A-Z]+)", re.IGNORECASE)
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_ONLY = {  # properties of which we write one value only, and why
+    "format-version": ("2", "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"),
+    "write.format.default": ("parquet", "no other data files are written"),
+}
+
+
+class SortField(SpecModel):
+    """One field of the sort order."""
+
+    column: str
+    descending: bool = False
+
+
+class TableSpec(SpecModel):
+    """One table: where its raw files are, what becomes of them, and the Iceberg table they become.
+
+    Attributes:
+        name: of the asset: the file's, without `.yaml`.
+        file: the spec's file, absolute.
+        table: the Iceberg identifier, `namespace.name`.
+        columns: as written; None where they are the source's. See `target_columns`.
+        hour: the column that holds a row's time; the table is partitioned by its hour.
+        other_hours: what happens to rows of another hour than their file's.
+        key: columns that tell rows apart; may be empty.
+        file_size: bytes, compressed, on storage.
+        start: the first hour.
+        end: the first hour that is no more; None goes on.
+        properties: of the Iceberg table.
+    """
+
+    name: str
+    file: Path = Field(repr=False)
+    table: str = Field(description="the Iceberg table, such as lake.flights")
+    description: str = Field(default="", description="what a row is")
+    owners: tuple[str, ...] = Field(default=(), description="e-mail addresses and team:names")
+    source: Source = Field(description="where the raw files are: path, format, columns")
+    join: tuple[Join, ...] = Field(default=(), description="views for the transform")
+    transform: Transform | None = Field(default=None, description="a .sql file or module:function")
+    columns: Columns | None = Field(default=None, description="the columns of the Iceberg table")
+    hour: str = Field(description="the column that holds a row's time")
+    other_hours: Literal["fail"] = Field(default="fail", description="fail")
+    key: tuple[str, ...] = Field(default=(), description="the columns that tell rows apart")
+    sort: tuple[SortField, ...] = Field(default=(), description="the columns that files are sorted by")
+    file_size: int = Field(default=FILE_SIZE, description="bytes per file, such as 256MB")
+    start: HourWindow = Field(description="the first hour, such as 2013-01-01 or 2013-01-01-10:00")
+    end: HourWindow | None = Field(default=None, description="the first hour that is no more")
+    properties: Mapping[str, str] = Field(default_factory=dict, description="properties of the Iceberg table")
+
+    @property
+    def target_columns(self) -> tuple[Column, ...] | None:
+        """The columns of the Iceberg table; None where only the parquet files of the source know them."""
+        return self.source.columns if self.columns is None else self.columns
+
+    @field_validator("name")
+    @classmethod
+    def _asset_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"{name!r} is no table's name; rename the file: a-z, then a-z, 0-9 and _")
+        return name
+
+    @field_validator("table")
+    @classmethod
+    def _identifier(cls, table: str) -> str:
+        if not _TABLE.fullmatch(table):
+            raise ConfigurationError(f"{table!r} is no Iceberg table; write namespace.name")
+        return table
+
+    @field_validator("owners")
+    @classmethod
+    def _owners(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        found = [((n,), owner) for n, owner in enumerate(owners) if not _OWNER.fullmatch(owner)]
+        if found:
+            raise several(
+                (path, f"{owner!r} is no owner; write an e-mail address or team:name") for path, owner in found
+            )
+        return owners
+
+    @field_validator("join", mode="before")
+    @classmethod
+    def _joins(cls, value: object, info: ValidationInfo) -> tuple[Join, ...]:
+        return read_joins(value, info.context)
+
+    @field_validator("transform", mode="before")
+    @classmethod
+    def _transform(cls, value: object, info: ValidationInfo) -> Transform | None:
+        return None if value is None else read_transform(value, info.data.get("file", Path()).parent)
+
+    @field_validator("hour")
+    @classmethod
+    def _instant(cls, hour: str, info: ValidationInfo) -> str:
+        target = _target(info)
+        if target is None:
+            return hour
+        column = column_named(hour, target)
+        if column.type not in {"timestamptz", "timestamp"}:
+            raise ConfigurationError(f"column {hour!r} is {column.type}; name one that is timestamptz! or timestamp!")
+        if not column.required:
+            raise ConfigurationError(
+                f"column {hour!r} may be null, and such a row has no hour; write {column.type}! as its type"
+            )
+        return hour
+
+    @field_validator("key")
+    @classmethod
+    def _key(cls, key: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        _check_names(key, info)
+        return key
+
+    @field_validator("sort", mode="before")
+    @classmethod
+    def _sort_fields(cls, value: object) -> object:
+        return tuple(map(_sort_field, value)) if isinstance(value, list) else value
+
+    @field_validator("sort")
+    @classmethod
+    def _sort(cls, sort: tuple[SortField, ...], info: ValidationInfo) -> tuple[SortField, ...]:
+        _check_names(tuple(field.column for field in sort), info)
+        return sort
+
+    @field_validator("file_size", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> int:
+        size = value if isinstance(value, int) else _read_size(value)
+        if not MIN_FILE_SIZE <= size <= MAX_FILE_SIZE:
+            raise ConfigurationError("is out of bounds; write 1MB to 5GB")
+        return size
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _hour_or_day(cls, value: object) -> HourWindow | None:
+        if value is None or isinstance(value, HourWindow):
+            return value
+        if not isinstance(value, str) or not _HOUR_OR_DAY.fullmatch(value):
+            said = repr(value) if isinstance(value, str) else kind(value)
+            raise ConfigurationError(f"{said} is no hour; write 2013-01-01-10:00 (UTC), or a day as 2013-01-01")
+        return HourWindow.from_key(f"{value}-00:00" if len(value) == _DAY_LENGTH else value)
+
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, end: HourWindow | None, info: ValidationInfo) -> HourWindow | None:
+        start = info.data.get("start")
+        if end and start and end <= start:
+            raise ConfigurationError(f"{end} is not after start, {start}; end is the first hour that is no more")
+        return end
+
+    @field_validator("properties", mode="before")
+    @classmethod
+    def _properties(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        found = [((key,), problem) for key, text in value.items() if (problem := _property_problem(key, text))]
+        if found:
+            raise several(found)
+        return value
+
+
+def _target(info: ValidationInfo) -> tuple[Column, ...] | None:
+    """Give the target's columns as far as they were valid."""
+    if "columns" not in info.data or "source" not in info.data:
+        return info.data.get("columns")
+    columns: tuple[Column, ...] | None = info.data["columns"]
+    source: Source = info.data["source"]
+    return source.columns if columns is None else columns
+
+
+def _check_names(names: tuple[str, ...], info: ValidationInfo) -> None:
+    target = _target(info)
+    found = []
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            found.append(((n,), f"{name!r} stands twice; take one out"))
+        elif target is not None:
+            try:
+                column_named(name, target)
+            except ConfigurationError as error:
+                found.append(((n,), str(error)))
+    if found:
+        raise several(found)
+
+
+def _sort_field(value: object) -> SortField:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"must be a list of columns, such as [id, size desc]; one is {kind(value)}")
+    column, _, direction = value.rpartition(" ")
+    if column and direction.lower() in {"asc", "desc"}:
+        return SortField(column=column.strip(), descending=direction.lower() == "desc")
+    return SortField(column=value)
+
+
+def _read_size(value: object) -> int:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        said = repr(value) if isinstance(value, str) else kind(value)
+        raise ConfigurationError(f"{said} is no size; write a number and a unit, such as 256MB or 1GiB")
+    return int(Decimal(match[1]) * unit)
+
+
+def _property_problem(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        return f"must be text, not {kind(value)}"
+    only, reason = _ONLY.get(key, (value, ""))
+    if value.lower() != only.lower():
+        return f"{value!r} is not supported; write {only}: {reason}"
+    if "${" in value:
+        return "'${' stays as it is here; variables are expanded in paths and in lakehouse.yaml only"
+    return ""

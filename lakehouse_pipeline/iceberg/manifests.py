@@ -1,0 +1,309 @@
+"""Manifests: the lists of data files that a snapshot is made of, read and written at size.
+
+Entries are plain Avro records (dicts with the spec's own field names) from end to end: reading, marking and writing
+them again never builds an object per statistic. Nothing here talks to a catalog.
+
+Source: https://iceberg.apache.org/spec/#manifests
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import fastavro
+from pyiceberg.avro.codecs import AvroCompressionCodec
+from pyiceberg.conversions import from_bytes, to_bytes
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import (
+    ManifestContent,
+    ManifestFile,
+    PartitionFieldSummary,
+    data_file_with_partition,
+    manifest_entry_schema_with_data_file,
+)
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.transforms import HourTransform
+from pyiceberg.typedef import Properties
+from pyiceberg.types import IntegerType
+from pyiceberg.utils.schema_conversion import AvroSchemaConversion
+
+from lakehouse_pipeline.errors import SafetyError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.ledger import SealedManifest
+
+EXISTING, ADDED, DELETED = 0, 1, 2  # ManifestEntryStatus
+FORMAT_VERSION: Literal[2] = 2
+UNASSIGNED = -1  # a sequence number that the manifest list's writer fills in with the commit's
+
+Entry = dict[str, Any]
+
+_CODECS: dict[str | None, str] = {"gzip": "deflate", "zstd": "zstandard", "snappy": "snappy", "uncompressed": "null"}
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """A data or delete file that a snapshot reaches.
+
+    Attributes:
+        path: where it lies.
+        content: 0 data, 1 position deletes, 2 equality deletes.
+        rows: records in it.
+        bytes: its size on storage.
+        hour: Iceberg's hour value of its partition.
+    """
+
+    path: str
+    content: int
+    rows: int
+    bytes: int
+    hour: int
+
+
+def digest(paths: Iterable[str]) -> str:
+    """Give one string for a set of files: the same set, the same string. The empty set has one too."""
+    return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:32]
+
+
+def hour_field(spec: PartitionSpec, schema: Schema) -> tuple[int, PartitionField]:
+    """Find the `hour` field of a partition spec and its place in the partition tuple.
+
+    Raises:
+        SafetyError: files of this spec may hold rows of several hours, so no single hour can be replaced.
+    """
+    for place, field in enumerate(spec.fields):
+        if isinstance(field.transform, HourTransform):
+            return place, field
+    names = ", ".join(f"{f.transform}({schema.find_column_name(f.source_id)})" for f in spec.fields) or "nothing"
+    raise SafetyError(
+        f"the table has files of partition spec {spec.spec_id} ({names}), which does not keep hours apart: "
+        "rewrite them to an hour() spec first"
+    )
+
+
+def may_hold(manifest: ManifestFile, metadata: TableMetadata, hours: Iterable[int]) -> bool:
+    """Tell from the manifest list alone whether a manifest can have files of one of the hours."""
+    place, _ = hour_field(metadata.specs()[manifest.partition_spec_id], metadata.schema())
+    if not manifest.partitions:
+        return True
+    summary = manifest.partitions[place]
+    if summary.lower_bound is None or summary.upper_bound is None:
+        return bool(summary.contains_null)
+    low, high = (int(from_bytes(IntegerType(), bound)) for bound in (summary.lower_bound, summary.upper_bound))
+    return any(low <= hour <= high for hour in hours)
+
+
+def live_files(metadata: TableMetadata, files: FileIO, snapshot_id: int | None, hour: HourWindow) -> list[LiveFile]:
+    """Find the files of an hour that a snapshot reaches, deletes included, from its manifests.
+
+    (`Table.scan().plan_files()` raises at equality deletes: apache/iceberg-python#6568.)
+    """
+    found = []
+    for manifest in manifests_of(metadata, files, snapshot_id):
+        if may_hold(manifest, metadata, (hour.ordinal,)):
+            name = partition_name(manifest, metadata)
+            found += [
+                live_file(entry, name)
+                for entry in read_entries(files, manifest)
+                if entry["status"] != DELETED and entry["data_file"]["partition"][name] == hour.ordinal
+            ]
+    return found
+
+
+def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None) -> list[ManifestFile]:
+    """List the manifests of a snapshot; none for a table without snapshots.
+
+    Raises:
+        SafetyError: the metadata does not know the snapshot.
+    """
+    if snapshot_id is None:
+        return []
+    snapshot = metadata.snapshot_by_id(snapshot_id)
+    if snapshot is None:
+        raise SafetyError(f"snapshot {snapshot_id} is not in the table's metadata (expired?)")
+    return snapshot.manifests(files)
+
+
+def partition_name(manifest: ManifestFile, metadata: TableMetadata) -> str:
+    """Give the name under which a manifest's entries hold their hour."""
+    return hour_field(metadata.specs()[manifest.partition_spec_id], metadata.schema())[1].name
+
+
+def live_file(entry: Entry, partition: str) -> LiveFile:
+    """Reduce an entry to what decisions are made of; `partition` names the hour's partition field."""
+    data_file = entry["data_file"]
+    return LiveFile(
+        path=data_file["file_path"],
+        content=data_file.get("content") or 0,
+        rows=data_file["record_count"],
+        bytes=data_file["file_size_in_bytes"],
+        hour=data_file["partition"][partition],
+    )
+
+
+def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
+    """Read a manifest's entries, DELETED ones included, with what they inherit from the manifest list filled in.
+
+    Source: https://iceberg.apache.org/spec/#sequence-number-inheritance
+    """
+    with files.new_input(manifest.manifest_path).open() as stream:
+        body = io.BytesIO(stream.read())
+    for record in fastavro.reader(body):
+        entry: Entry = dict(record)  # type: ignore[arg-type]  # manifests hold records only
+        if entry.get("snapshot_id") is None:
+            entry["snapshot_id"] = manifest.added_snapshot_id
+        inherits = entry["status"] == ADDED or manifest.sequence_number == 0
+        for name in ("sequence_number", "file_sequence_number"):
+            if entry.get(name) is None and inherits:
+                entry[name] = manifest.sequence_number
+        yield entry
+
+
+@cache
+def _entry_schema(spec_json: str, schema_json: str) -> Any:
+    spec, schema = PartitionSpec.model_validate_json(spec_json), Schema.model_validate_json(schema_json)
+    data_file = data_file_with_partition(spec.partition_type(schema), FORMAT_VERSION)
+    entry = manifest_entry_schema_with_data_file(FORMAT_VERSION, data_file)
+    return fastavro.parse_schema(AvroSchemaConversion().iceberg_to_avro(entry, schema_name="manifest_entry"))
+
+
+def encode_entry(entry: Entry, spec: PartitionSpec, schema: Schema) -> bytes:
+    """Turn an entry into bytes that travel from a task to the driver."""
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, _entry_schema(spec.model_dump_json(), schema.model_dump_json()), entry)
+    return buffer.getvalue()
+
+
+def decode_entry(body: bytes, spec: PartitionSpec, schema: Schema) -> Entry:
+    """Undo `encode_entry`."""
+    avro = _entry_schema(spec.model_dump_json(), schema.model_dump_json())
+    return dict(fastavro.schemaless_reader(io.BytesIO(body), avro, None))  # type: ignore[arg-type]
+
+
+def write_manifest(
+    files: FileIO,
+    path: str,
+    entries: list[Entry],
+    *,
+    spec: PartitionSpec,
+    schema: Schema,
+    content: ManifestContent,
+    codec: AvroCompressionCodec,
+    snapshot_id: int | None = None,
+) -> ManifestFile:
+    """Write a manifest of `entries` at `path` and give its line of the manifest list.
+
+    Args:
+        files: where to.
+        path: a name that nothing has yet.
+        entries: Avro records; ADDED ones without sequence numbers inherit them from the manifest list.
+        spec: the partition spec of every file in it.
+        schema: of the table.
+        content: data or deletes.
+        codec: Iceberg's name of the compression (`write.avro.compression-codec`).
+        snapshot_id: the snapshot that the manifest is written for; None while that is not known (a seal).
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    avro = _entry_schema(spec.model_dump_json(), schema.model_dump_json())
+    body = io.BytesIO()
+    fastavro.writer(
+        body,
+        avro,
+        entries,
+        codec=_CODECS[codec],
+        metadata={
+            "schema": schema.model_dump_json(),
+            "schema-id": str(schema.schema_id),
+            "partition-spec": f"[{','.join(field.model_dump_json() for field in spec.fields)}]",
+            "partition-spec-id": str(spec.spec_id),
+            "format-version": str(FORMAT_VERSION),
+            "content": "deletes" if content == ManifestContent.DELETES else "data",
+        },
+    )
+    with files.new_output(path).create(overwrite=False) as stream:
+        stream.write(body.getbuffer().tobytes())
+    return manifest_file(path, len(body.getbuffer()), entries, spec=spec, content=content, snapshot_id=snapshot_id)
+
+
+def manifest_file(
+    path: str,
+    length: int,
+    entries: Iterable[Entry],
+    *,
+    spec: PartitionSpec,
+    content: ManifestContent,
+    snapshot_id: int | None,
+) -> ManifestFile:
+    """Sum a manifest's entries up into its line of the manifest list."""
+    files, rows = [0, 0, 0], [0, 0, 0]
+    partitions: list[list[Any]] = [[] for _ in spec.fields]
+    sequence_numbers = []
+    for entry in entries:
+        status, data_file = entry["status"], entry["data_file"]
+        files[status] += 1
+        rows[status] += data_file["record_count"]
+        for values, field in zip(partitions, spec.fields, strict=True):
+            values.append(data_file["partition"][field.name])
+        if status != DELETED and entry.get("sequence_number") is not None:
+            sequence_numbers.append(entry["sequence_number"])
+    return ManifestFile.from_args(
+        manifest_path=path,
+        manifest_length=length,
+        partition_spec_id=spec.spec_id,
+        content=content,
+        sequence_number=UNASSIGNED,
+        min_sequence_number=min(sequence_numbers, default=UNASSIGNED),
+        added_snapshot_id=snapshot_id,
+        added_files_count=files[ADDED],
+        existing_files_count=files[EXISTING],
+        deleted_files_count=files[DELETED],
+        added_rows_count=rows[ADDED],
+        existing_rows_count=rows[EXISTING],
+        deleted_rows_count=rows[DELETED],
+        partitions=[_summary(values) for values in partitions],
+        key_metadata=None,
+    )
+
+
+def _summary(values: list[Any]) -> PartitionFieldSummary:
+    known = [value for value in values if value is not None]
+    return PartitionFieldSummary(
+        len(known) < len(values),
+        False,
+        to_bytes(IntegerType(), min(known)) if known else None,
+        to_bytes(IntegerType(), max(known)) if known else None,
+    )
+
+
+def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: int, snapshot_id: int) -> ManifestFile:
+    """Give the manifest list's line of a manifest that was sealed before its snapshot was known."""
+    bound = to_bytes(IntegerType(), hour.ordinal)
+    return ManifestFile.from_args(
+        manifest_path=manifest.path,
+        manifest_length=manifest.length,
+        partition_spec_id=spec_id,
+        content=ManifestContent.DATA,
+        sequence_number=UNASSIGNED,
+        min_sequence_number=UNASSIGNED,
+        added_snapshot_id=snapshot_id,
+        added_files_count=manifest.files,
+        existing_files_count=0,
+        deleted_files_count=0,
+        added_rows_count=manifest.rows,
+        existing_rows_count=0,
+        deleted_rows_count=0,
+        partitions=[PartitionFieldSummary(False, False, bound, bound)],
+        key_metadata=None,
+    )
+
+
+def codec_of(properties: Properties) -> AvroCompressionCodec:
+    """Give the compression of the table's Avro files, by Iceberg's names."""
+    codec: AvroCompressionCodec = properties.get("write.avro.compression-codec", "gzip")
+    return codec

@@ -1,0 +1,67 @@
+"""Sealing: the manifests of an attempt, written before its commit, so that the commit itself is a few small objects.
+
+From the seal on, a failure costs a commit and never the ETL.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from pyiceberg.manifest import ManifestContent
+from pyiceberg.table import Table
+
+from lakehouse_pipeline.iceberg.data_files import WrittenFile
+from lakehouse_pipeline.iceberg.manifests import codec_of, decode_entry, digest, write_manifest
+from lakehouse_pipeline.ledger import Seal, SealedManifest
+
+MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes
+
+
+def seal_files(
+    table: Table, attempt: str, written: Sequence[WrittenFile], *, rows_read: int | None, rejected: int
+) -> Seal:
+    """Write the manifests of an attempt's files and sum the attempt up.
+
+    Raises:
+        FileExistsError: the attempt was sealed before.
+    """
+    spec, schema = table.spec(), table.schema()
+    target = int(table.properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
+    manifests = []
+    for place, part in enumerate(_parts(written, target)):
+        path = table.location_provider().new_metadata_location(f"{attempt}-m{place}.avro")
+        manifest = write_manifest(
+            table.io,
+            path,
+            [decode_entry(file.entry, spec, schema) for file in part],
+            spec=spec,
+            schema=schema,
+            content=ManifestContent.DATA,
+            codec=codec_of(table.properties),
+        )
+        rows = sum(file.rows for file in part)
+        manifests.append(SealedManifest(path=path, length=manifest.manifest_length, files=len(part), rows=rows))
+    return Seal(
+        manifests=tuple(manifests),
+        files=len(written),
+        rows=sum(file.rows for file in written),
+        bytes=sum(file.size for file in written),
+        rows_read=rows_read,
+        rejected=rejected,
+        digest=digest(file.path for file in written),
+        table_uuid=str(table.metadata.table_uuid),
+        schema_id=schema.schema_id,
+        spec_id=spec.spec_id,
+        sort_order_id=table.sort_order().order_id,
+    )
+
+
+def _parts(written: Sequence[WrittenFile], target: int) -> Iterator[list[WrittenFile]]:
+    part: list[WrittenFile] = []
+    size = 0
+    for file in written:
+        if part and size + len(file.entry) > target:
+            yield part
+            part, size = [], 0
+        part.append(file)
+        size += len(file.entry)
+    if part:
+        yield part

@@ -1,0 +1,234 @@
+"""The local store: S3's verbs on folders, for `file://` URLs and absolute paths.
+
+Writes are atomic, and conditional ones hold between processes, through `flock` on the object's folder and link(2):
+there are no lock files. What was written survives its process, not a power cut: nothing is synced to the disk.
+"""
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import re
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from lakehouse_pipeline.errors import ConfigurationError, TransientError
+from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.object_store.requests import Condition
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
+_NAME_KEPT = 40  # characters of an object's name in its temporary file's: names may have 255 bytes
+READ_BUFFER_BYTES = 128 * 1024
+_SCHEMES = ("file://", "file:")  # the second is Hadoop's
+
+
+class LocalStore:
+    """Files as objects; safe to share between threads, and between processes of one host."""
+
+    def head(self, url: str) -> ObjectInfo | None:
+        """Describe a file, or None; a folder is none."""
+        with _translated(url):
+            return _described(url)
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Go through all files whose path begins with `prefix`, in the order of S3 keys; links are followed."""
+        path = _path(prefix)
+        folder, _, start = path.rpartition("/")
+        root = prefix.removesuffix(path)
+        with _translated(prefix):
+            for found in _walk(f"{folder}/", start):
+                info = _described(root + found)
+                if info:
+                    yield info
+
+    def get(self, url: str) -> Content:
+        """Read a whole file."""
+        with _translated(url), _OneVersion(url) as file:
+            return Content(file.readall(), file.info, datetime.now(UTC))
+
+    def open_read(self, url: str, *, etag: str | None, size: int | None) -> BinaryIO:
+        """Open for seeking and reading; a file that is replaced later is read on as it was."""
+        with _translated(url):
+            file = _OneVersion(url)
+        if etag not in (None, file.info.etag) or size not in (None, file.info.size):
+            file.close()
+            raise _changed(url)
+        return io.BufferedReader(file, READ_BUFFER_BYTES)
+
+    def put(self, url: str, body: bytes | BinaryIO, *, if_absent: bool, if_match: str | None) -> ObjectInfo:
+        """Write a whole file: beside its place first, then moved there at once."""
+        condition = Condition(if_absent, if_match)
+        path = Path(_path(url))
+        with _translated(url), _folders_said(url), _temporary(path, body) as temporary:
+            return _link(temporary, path, url) if if_absent else _replace(temporary, path, url, condition)
+
+    def delete(self, url: str) -> None:
+        """Remove a file, or do nothing; its folder stays."""
+        path = Path(_path(url))
+        with (
+            _translated(url),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+            _locked(path.parent),
+        ):
+            path.unlink()
+
+    def delete_objects(self, urls: list[str]) -> None:
+        """Remove many."""
+        for url in urls:
+            self.delete(url)
+
+
+def _path(url: str) -> str:
+    path = next((url.removeprefix(scheme) for scheme in _SCHEMES if url.startswith(scheme)), url)
+    if not path.startswith("/"):
+        raise ConfigurationError(f"{url!r} is no absolute path; write /folder/file or file:///folder/file")
+    return path
+
+
+def _info(url: str, status: os.stat_result) -> ObjectInfo:
+    etag = f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
+    return ObjectInfo(url, status.st_size, etag, datetime.fromtimestamp(status.st_mtime_ns / 1e9, UTC))
+
+
+def _described(url: str) -> ObjectInfo | None:
+    try:
+        status = os.stat(_path(url))  # noqa: PTH116  # Path would swallow doubled slashes
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _info(url, status) if stat.S_ISREG(status.st_mode) else None
+
+
+class _OneVersion(io.FileIO):
+    """A file that must not be written to while it is read."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            super().__init__(_path(url), "rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
+        self.info = _info(url, os.fstat(self.fileno()))
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        count = super().readinto(buffer)
+        self._check()
+        return count
+
+    def readall(self) -> bytes:
+        body = super().readall()
+        self._check()
+        return body
+
+    def _check(self) -> None:
+        if _info(self.info.url, os.fstat(self.fileno())) != self.info:
+            raise _changed(self.info.url)
+
+
+def _changed(url: str) -> TransientError:
+    return TransientError(f"{url} is not the version that was asked for: it changed as it was read; list it again")
+
+
+def _walk(folder: str, start: str) -> Iterator[str]:
+    for name in _names(folder, start):
+        if name.endswith("/"):
+            yield from _walk(folder + name, "")
+        else:
+            yield folder + name
+
+
+def _names(folder: str, start: str) -> list[str]:
+    """Give the names in a folder that begin with `start`, folders with a slash behind: S3's keys sort like that."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                f"{entry.name}/" if entry.is_dir() else entry.name
+                for entry in entries
+                if entry.name.startswith(start) and not _TEMPORARY.fullmatch(entry.name)
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, body: bytes | BinaryIO) -> Iterator[Path]:
+    """Write the body beside `path`; whatever is left of it at the end is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            if isinstance(body, bytes):
+                file.write(body)
+            else:
+                body.seek(0)
+                shutil.copyfileobj(body, file)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path, url: str) -> ObjectInfo:
+    """Give the file its name, which nobody may have."""
+    info = _stamped(temporary, url, time.time_ns())
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise PreconditionFailedError(f"{url} exists") from None
+    return info
+
+
+def _replace(temporary: Path, path: Path, url: str, condition: Condition) -> ObjectInfo:
+    """Move the file to its name, in place of what is there if the condition holds."""
+    with _locked(path.parent):
+        there = _described(url)
+        if condition.if_match not in (None, there.etag if there else ""):
+            raise PreconditionFailedError(f"{url} is {there.etag if there else 'missing'}, not {condition.if_match}")
+        earlier_ns = path.stat().st_mtime_ns if there else 0
+        # Later than what it replaces, so that no ETag comes back: an inode may, and a clock may go backwards.
+        info = _stamped(temporary, url, max(time.time_ns(), earlier_ns + 1))
+        temporary.replace(path)
+    return info
+
+
+def _stamped(temporary: Path, url: str, modified_ns: int) -> ObjectInfo:
+    os.utime(temporary, ns=(modified_ns, modified_ns))
+    return _info(url, temporary.stat())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers, threads or processes, out of a folder."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ConfigurationError(f"{folder} cannot be locked ({error}); use a local disk or s3://") from error
+        yield
+        fcntl.flock(handle, fcntl.LOCK_UN)  # closing would not do where a child forked meanwhile
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise ConfigurationError(f"{url}: {error}; check the rights of the file and its folder") from error
+
+
+@contextlib.contextmanager
+def _folders_said(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ConfigurationError(f"{url}: a file cannot stand below a file or in the place of a folder") from error

@@ -1,0 +1,104 @@
+"""Objects as every store shows them: what one is, what reading it gives, and the refusal of a conditional write.
+
+No store is known here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+from lakehouse_pipeline.errors import LakehouseError, TransientError
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One version of one object.
+
+    Attributes:
+        url: as the caller wrote it, never percent-encoded.
+        size: bytes.
+        etag: without quotes; changes whenever the object is replaced by other bytes.
+        modified: aware, UTC; S3 says whole seconds. After a put on S3: the `Date` of the answer.
+    """
+
+    url: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Content:
+    """An object's bytes.
+
+    Attributes:
+        body: all of them.
+        info: the version that was read.
+        answered: the store's own clock when it answered (`Date`; for files this host's); aware, UTC.
+    """
+
+    body: bytes
+    info: ObjectInfo
+    answered: datetime
+
+
+class PreconditionFailedError(LakehouseError):
+    """A conditional put was refused: the object exists, is missing, or is another version than the one named.
+
+    No kind of `CommitConflictError`: whose handler validates and commits again, while here a writer takes another name
+    and a record is read again.
+
+    Attributes:
+        maybe_landed: an earlier try of the same put had no known outcome. It is not what stands there now, but may
+            have stood there and been replaced since.
+    """
+
+    def __init__(self, message: str, *, maybe_landed: bool = False) -> None:
+        """Keep the message and what is known of earlier tries."""
+        super().__init__(message)
+        self.maybe_landed = maybe_landed
+
+
+class RequestFailedError(TransientError):
+    """A request failed in a way that another try may cure.
+
+    Attributes:
+        code: the store's code such as `SlowDown`, or the class of the connection's error.
+        throttled: the store asked for fewer requests.
+        retry_after_s: seconds that the store asked to wait, or None.
+    """
+
+    def __init__(
+        self, message: str, *, code: str = "", throttled: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        """Keep the message and what the store said."""
+        super().__init__(message)
+        self.code = code
+        self.throttled = throttled
+        self.retry_after_s = retry_after_s
+
+
+class Store(Protocol):
+    """The verbs of one scheme; `LakehouseFileIO` documents them and their errors."""
+
+    def head(self, url: str) -> ObjectInfo | None:
+        """Describe an object, or None."""
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Go through all objects whose URL begins with `prefix`."""
+
+    def get(self, url: str) -> Content:
+        """Read a whole object."""
+
+    def open_read(self, url: str, *, etag: str | None, size: int | None) -> BinaryIO:
+        """Open for seeking and reading."""
+
+    def put(self, url: str, body: bytes | BinaryIO, *, if_absent: bool, if_match: str | None) -> ObjectInfo:
+        """Write a whole object."""
+
+    def delete(self, url: str) -> None:
+        """Remove an object, or do nothing."""
+
+    def delete_objects(self, urls: list[str]) -> None:
+        """Remove many."""

@@ -1,0 +1,224 @@
+"""S3 verbs, one request each: sent once, counted, its failure said in our words.
+
+No retries, no decisions and no state: those are `s3`'s and `multipart`'s.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO
+
+from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.object_store.counts import RequestCounter
+from lakehouse_pipeline.object_store.failures import refused, translated
+from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError, RequestFailedError
+
+NONCE = "lakehouse-nonce"  # S3 user metadata: which call wrote this object
+DELETE_PAGE_KEYS = 250  # S3 takes 1,000, but each key counts against the prefix's 3,500 writes/s (hadoop-aws)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What must hold for a put.
+
+    Attributes:
+        if_absent: there is no such object.
+        if_match: the object's ETag is this one.
+    """
+
+    if_absent: bool = False
+    if_match: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a condition that nothing meets."""
+        if self.if_absent and self.if_match is not None:
+            raise ConfigurationError("if_absent and if_match exclude each other")
+
+    def __bool__(self) -> bool:
+        """Tell whether there is a condition at all."""
+        return self.if_absent or self.if_match is not None
+
+    def parameters(self) -> dict[str, str]:
+        """Give boto3's parameters."""
+        if self.if_absent:
+            return {"IfNoneMatch": "*"}
+        return {} if self.if_match is None else {"IfMatch": _quoted(self.if_match)}
+
+
+@dataclass(frozen=True)
+class ListPage:
+    """One page of a listing.
+
+    Attributes:
+        objects: in the store's order; S3's is by key.
+        following: the token of the next page, None at the end.
+    """
+
+    objects: tuple[ObjectInfo, ...]
+    following: str | None
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key; nothing is decoded, the key may hold any character.
+
+    Raises:
+        ConfigurationError: there is no bucket.
+    """
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not bucket:
+        raise ConfigurationError(f"{url!r} names no bucket; write s3://bucket/key")
+    return bucket, key
+
+
+class S3Requests:
+    """One method, one request. Errors: see `failures.translated`."""
+
+    def __init__(self, client: Callable[[], Any], counter: RequestCounter) -> None:
+        """Send through the client that `client` gives; count in `counter`."""
+        self._client = client
+        self._counter = counter
+
+    def head(self, url: str) -> tuple[ObjectInfo, str | None]:
+        """Describe an object, and give the nonce of the call that wrote it.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        answer = self._send("head_object", url)
+        return _info(url, answer), answer.get("Metadata", {}).get(NONCE)
+
+    def get(self, url: str, *, span: range | None = None, etag: str | None = None) -> Content:
+        """Read an object, or the bytes of `span` of it; `info.size` is the whole object's."""
+        parameters = {"Range": f"bytes={span.start}-{span.stop - 1}"} if span is not None else {}
+        if etag is not None:
+            parameters["IfMatch"] = _quoted(etag)
+        answer = self._send("get_object", url, **parameters)
+        with translated("get_object", url), answer["Body"] as stream:
+            body: bytes = stream.read()
+        self._counter.add(bytes_received=len(body))
+        whole = answer.get("ContentRange", "").rpartition("/")[2]
+        size = int(whole) if whole.isdigit() else len(body)
+        return Content(body, _info(url, {**answer, "ContentLength": size}), _answered(answer))
+
+    def list_page(self, prefix: str, token: str | None) -> ListPage:
+        """List up to 1,000 objects whose URL begins with `prefix`."""
+        bucket, start = split_url(prefix)
+        root = prefix[: len(prefix) - len(start)] if start else f"{prefix.rstrip('/')}/"
+        parameters = {"ContinuationToken": token} if token else {}
+        with translated("list_objects_v2", prefix):
+            answer = self._call("list_objects_v2", {"Bucket": bucket, "Prefix": start, **parameters})
+        objects = tuple(_info(root + found["Key"], found) for found in answer.get("Contents", ()))
+        return ListPage(objects, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None)
+
+    def put(self, url: str, body: bytes | BinaryIO, size: int, nonce: str, condition: Condition) -> ObjectInfo:
+        """Write an object; a file is sent from its start.
+
+        Raises:
+            PreconditionFailedError: the condition does not hold; also when `if_match` meets no object.
+        """
+        if not isinstance(body, bytes):
+            body.seek(0)
+        self._counter.add(bytes_sent=size)
+        with _missing_is_refused(condition):
+            answer = self._send(
+                "put_object", url, Body=body, ContentLength=size, Metadata={NONCE: nonce}, **condition.parameters()
+            )
+        return ObjectInfo(url, size, _unquoted(answer["ETag"]), _answered(answer))
+
+    def delete(self, url: str) -> None:
+        """Remove an object; a missing one is fine."""
+        self._send("delete_object", url)
+
+    def delete_page(self, urls: Sequence[str]) -> Mapping[str, Exception]:
+        """Remove objects of one bucket, at most `DELETE_PAGE_KEYS`; give each refused URL its error."""
+        bucket = split_url(urls[0])[0]
+        by_key = {split_url(url)[1]: url for url in urls}
+        asked = {"Objects": [{"Key": key} for key in by_key], "Quiet": True}
+        with translated("delete_objects", urls[0]):
+            answer = self._call("delete_objects", {"Bucket": bucket, "Delete": asked})
+        return {
+            by_key[told["Key"]]: refused(told.get("Code", ""), told.get("Message", ""), "delete", by_key[told["Key"]])
+            for told in answer.get("Errors", ())
+            if told.get("Code") != "NoSuchKey"
+        }
+
+    def create_upload(self, url: str, nonce: str) -> str:
+        """Begin a multipart upload and give its id."""
+        upload: str = self._send("create_multipart_upload", url, Metadata={NONCE: nonce})["UploadId"]
+        return upload
+
+    def put_part(self, url: str, upload: str, number: int, body: bytes) -> dict[str, Any]:
+        """Send one part, `number` from 1; give what completing needs to know of it."""
+        self._counter.add(bytes_sent=len(body))
+        answer = self._send("upload_part", url, UploadId=upload, PartNumber=number, Body=body)
+        checksums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+
+    def complete_upload(
+        self, url: str, upload: str, parts: Iterable[Mapping[str, Any]], size: int, condition: Condition
+    ) -> ObjectInfo:
+        """Make the parts an object.
+
+        Raises:
+            PreconditionFailedError: the condition does not hold.
+            RequestFailedError: with code `NoSuchUpload`, there is no such upload (any more).
+        """
+        with _missing_is_refused(condition):
+            answer = self._send(
+                "complete_multipart_upload",
+                url,
+                UploadId=upload,
+                MultipartUpload={"Parts": list(parts)},
+                **condition.parameters(),
+            )
+        return ObjectInfo(url, size, _unquoted(answer["ETag"]), _answered(answer))
+
+    def abort_upload(self, url: str, upload: str) -> None:
+        """Drop a multipart upload and its parts; one that is gone is fine."""
+        try:
+            self._send("abort_multipart_upload", url, UploadId=upload)
+        except RequestFailedError as error:
+            if error.code != "NoSuchUpload":
+                raise
+
+    def _send(self, verb: str, url: str, **parameters: Any) -> Mapping[str, Any]:
+        bucket, key = split_url(url)
+        with translated(verb, url):
+            return self._call(verb, {"Bucket": bucket, "Key": key, **parameters})
+
+    def _call(self, verb: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._counter.add(requests=1)
+        answer: Mapping[str, Any] = getattr(self._client(), verb)(**parameters)
+        return answer
+
+
+@contextlib.contextmanager
+def _missing_is_refused(condition: Condition) -> Iterator[None]:
+    """Read 404 as 412 where `if_match` meets no object: AWS says the one, others the other."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if condition.if_match is None:
+            raise
+        raise PreconditionFailedError(f"{error.filename}: if_match met no object") from error
+
+
+def _info(url: str, told: Mapping[str, Any]) -> ObjectInfo:
+    size = told["ContentLength"] if "ContentLength" in told else told["Size"]
+    return ObjectInfo(url, size, _unquoted(told["ETag"]), told["LastModified"].astimezone(UTC))
+
+
+def _answered(answer: Mapping[str, Any]) -> datetime:
+    """Read the `Date` of an answer; a server that sends none leaves us this host's clock."""
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(said).astimezone(UTC) if said else datetime.now(UTC)
+
+
+def _quoted(etag: str) -> str:
+    return f'"{etag}"'
+
+
+def _unquoted(etag: str) -> str:
+    return etag.removeprefix("W/").strip('"')

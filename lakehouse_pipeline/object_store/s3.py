@@ -1,0 +1,124 @@
+"""The S3 store: every verb as requests that are tried until they are answered.
+
+Which request means what is `requests`' and `failures`'; how often it is tried is `tries`'.
+"""
+
+import io
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
+
+from lakehouse_pipeline.errors import TransientError
+from lakehouse_pipeline.object_store.client import s3_client
+from lakehouse_pipeline.object_store.counts import RequestCounter
+from lakehouse_pipeline.object_store.multipart import MultipartUpload
+from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.object_store.puts import Put
+from lakehouse_pipeline.object_store.ranges import RangeReader
+from lakehouse_pipeline.object_store.requests import DELETE_PAGE_KEYS, Condition, ListPage, S3Requests, split_url
+from lakehouse_pipeline.object_store.settings import S3Settings
+from lakehouse_pipeline.object_store.tries import Tries
+
+
+class S3Store:
+    """Objects behind `s3://`, `s3a://` and `s3n://`; safe to share between threads."""
+
+    def __init__(self, settings: S3Settings, counter: RequestCounter) -> None:
+        """Reach S3 as `settings` say; count in `counter`."""
+        self._settings = settings
+        self._requests = S3Requests(lambda: s3_client(settings), counter)
+        self._tries = Tries(settings.policy, counter)
+
+    def head(self, url: str) -> ObjectInfo | None:
+        """Describe an object, or None."""
+        try:
+            return self._head(url)
+        except FileNotFoundError:
+            return None
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Go through all objects whose URL begins with `prefix`, a page of 1,000 per request."""
+        page = self._list_page(prefix, None)
+        yield from page.objects
+        while page.following is not None:
+            page = self._list_page(prefix, page.following)
+            yield from page.objects
+
+    def get(self, url: str) -> Content:
+        """Read a whole object in one request."""
+        return self._tries.request("get", url, lambda: self._requests.get(url))
+
+    def open_read(self, url: str, *, etag: str | None, size: int | None) -> BinaryIO:
+        """Open for seeking and reading; a request is sent now only if the size is not known."""
+        if size is None:
+            info = self._head(url)
+            if etag not in (None, info.etag):
+                raise _changed(url)
+            etag, size = info.etag, info.size
+        return cast("BinaryIO", RangeReader(self._one_version(url, etag, size), size))
+
+    def put(self, url: str, body: bytes | BinaryIO, *, if_absent: bool, if_match: str | None) -> ObjectInfo:
+        """Write a whole object: one PUT, or parts above the threshold."""
+        put = Put(self._requests, url, uuid.uuid4().hex, Condition(if_absent, if_match))
+        size = len(body) if isinstance(body, bytes) else body.seek(0, io.SEEK_END)
+        if size < self._settings.multipart_threshold_bytes:
+            return self._tries.request("put", url, lambda: put.whole(body, size))
+        source = io.BytesIO(body) if isinstance(body, bytes) else body
+        part_size = self._settings.part_size_bytes
+        return MultipartUpload(
+            self._requests, self._tries, put, body=source, size=size, part_size_bytes=part_size
+        ).run()
+
+    def delete(self, url: str) -> None:
+        """Remove an object, or do nothing."""
+        self._tries.request("delete", url, lambda: self._requests.delete(url))
+
+    def delete_objects(self, urls: list[str]) -> None:
+        """Remove many; of a page, only the keys that failed are sent again."""
+        buckets: dict[str, list[str]] = defaultdict(list)
+        for url in dict.fromkeys(urls):
+            buckets[split_url(url)[0]].append(url)
+        for found in buckets.values():
+            for start in range(0, len(found), DELETE_PAGE_KEYS):
+                self._delete_page(found[start : start + DELETE_PAGE_KEYS])
+
+    def _head(self, url: str) -> ObjectInfo:
+        return self._tries.request("head", url, lambda: self._requests.head(url))[0]
+
+    def _list_page(self, prefix: str, token: str | None) -> ListPage:
+        return self._tries.request("list", prefix, lambda: self._requests.list_page(prefix, token))
+
+    def _delete_page(self, urls: list[str]) -> None:
+        left = urls
+
+        def once() -> None:
+            nonlocal left
+            refused = self._requests.delete_page(left)
+            left = list(refused)
+            # What no try can cure comes first: it ends the tries.
+            for error in sorted(refused.values(), key=lambda error: isinstance(error, TransientError)):
+                raise error
+
+        self._tries.request("delete", urls[0], once)
+
+    def _one_version(self, url: str, etag: str | None, size: int) -> Callable[[range], bytes]:
+        """Read ranges of the version `etag`; without one, of the version that the first read meets."""
+        version = etag
+
+        def read(span: range) -> bytes:
+            nonlocal version
+            try:
+                content = self._tries.request("get", url, lambda: self._requests.get(url, span=span, etag=version))
+            except PreconditionFailedError as error:
+                raise _changed(url) from error
+            version = content.info.etag
+            if content.info.size != size or len(content.body) != len(span):
+                raise _changed(url)
+            return content.body
+
+        return read
+
+
+def _changed(url: str) -> TransientError:
+    return TransientError(f"{url} is not the version that was asked for: it changed or went away; list it again")

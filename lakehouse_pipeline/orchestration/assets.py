@@ -1,0 +1,225 @@
+"""Specs as Dagster assets: one asset a table, one partition an hour. A skin: no decision about data is made here.
+
+An asset body turns partition keys into hours, runs each, reports each to Dagster by itself as soon as it is committed,
+and fails at the end with the hours that failed. The framework's own materialization event is not used (the output is
+not required and never yielded): it would come after all hours, without their figures, and count each hour twice.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from lakehouse_pipeline.backfill.checks import CheckFailedError, checks_of
+from lakehouse_pipeline.backfill.plan import dimensions_of, recipe_of
+from lakehouse_pipeline.config.lakehouse import Lakehouse
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.config.transform import SqlTransform
+from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
+from lakehouse_pipeline.hours import HourWindow, canonical
+from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.orchestration.resources import SparkResource
+
+if TYPE_CHECKING:
+    from lakehouse_pipeline.backfill.hour import HourResult
+
+logger = logging.getLogger(__name__)
+
+
+class HourConfig(dg.Config):
+    """What a run of a table can be told.
+
+    Attributes:
+        force: run the ETL of hours that are unchanged, too.
+    """
+
+    force: bool = False
+
+
+def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Make fresh Dagster definitions of a lakehouse; nothing is read but the dimensions' listings.
+
+    Args:
+        lakehouse: its tables.
+        resource_overrides: resources by name that take the place of ours, for tests.
+    """
+    assets = [table_asset(lakehouse, spec) for spec in lakehouse.specs]
+    jobs = {spec.name: _job(spec, asset) for spec, asset in zip(lakehouse.specs, assets, strict=True)}
+    return dg.Definitions(
+        assets=assets,
+        jobs=list(jobs.values()),
+        schedules=[
+            dg.build_schedule_from_partitioned_job(jobs[spec.name], name=f"{spec.name}_hourly")
+            for spec in lakehouse.specs
+            if spec.end is None
+        ],
+        resources={"spark": SparkResource(engine=lakehouse.engine), **(resource_overrides or {})},
+        # One process, one Spark session, for all hours of a run.
+        executor=dg.in_process_executor,
+    )
+
+
+def partitions_of(spec: TableSpec) -> dg.HourlyPartitionsDefinition:
+    """Give the hours of a table, from its start to its end or to now."""
+    return dg.HourlyPartitionsDefinition(
+        start_date=spec.start.key, end_date=spec.end.key if spec.end else None, timezone="UTC"
+    )
+
+
+def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
+    """Make the asset of a table."""
+    code_version = _code_version(lakehouse, spec)
+
+    @dg.asset(
+        name=spec.name,
+        description=spec.description or None,
+        partitions_def=partitions_of(spec),
+        # One run for a whole range: a Spark session costs more than an hour of most tables.
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        output_required=False,
+        code_version=code_version,
+        kinds=_kinds(lakehouse, spec),
+        owners=list(spec.owners),
+        group_name=spec.table.rpartition(".")[0].replace(".", "_"),
+        metadata=_definition_metadata(spec),
+        pool=f"lakehouse_{spec.name}",  # limits the writers of a table where somebody sets its limit
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=spec.name, description=text) for name, text in checks_of(spec).items()
+        ],
+    )
+    def asset(context: dg.AssetExecutionContext, config: HourConfig, spark: SparkResource) -> Iterator[Any]:
+        # Definitions are loaded by every tick and command: pyspark is not imported before an hour needs it.
+        from lakehouse_pipeline.backfill.hour import Bench, run_hour  # noqa: PLC0415
+
+        failed: dict[HourWindow, LakehouseError] = {}
+        try:
+            hours = canonical(context.partition_keys)
+            bench = Bench(spec, Warehouse.open(lakehouse.catalog), spark.session, context.run_id)
+        except LakehouseError as error:
+            raise _failure(spec, {}, error) from None
+        for place, hour in enumerate(hours, start=1):
+            try:
+                result = run_hour(bench, hour, force=config.force)
+            except LakehouseError as error:
+                failed[hour] = error
+                context.log.error("%s (%d of %d) failed: %s", hour, place, len(hours), error)  # noqa: TRY400  # ours say it all
+                if isinstance(error, ConfigurationError):
+                    break  # it would be the same for every hour
+                continue
+            context.log_event(_materialization(context.asset_key, result, code_version))
+            context.log.info("%s (%d of %d) %s", hour, place, len(hours), _line(result))
+        yield from _check_results(spec, failed, len(hours))
+        if failed:
+            raise _failure(spec, failed, next(iter(failed.values())))
+
+    return asset
+
+
+def _job(spec: TableSpec, asset: dg.AssetsDefinition) -> Any:
+    return dg.define_asset_job(f"{spec.name}_job", selection=[asset], partitions_def=partitions_of(spec))
+
+
+def _code_version(lakehouse: Lakehouse, spec: TableSpec) -> str:
+    """Give the recipe's hash: Dagster marks hours of another recipe as outdated, and re-runs nothing by itself."""
+    try:
+        dimensions = dimensions_of(spec, store_of(lakehouse.catalog))
+    except TransientError as error:
+        # The definitions have to load while the store is away, or nobody could look at what happened.
+        logger.warning(
+            "%s: its dimensions could not be listed, and do not count for its code version: %s", spec.name, error
+        )
+        dimensions = {}
+    return recipe_of(spec, dimensions)[:16]
+
+
+def _kinds(lakehouse: Lakehouse, spec: TableSpec) -> set[str]:
+    kinds = {"pyspark", "iceberg", "parquet"}
+    if lakehouse.catalog.get("warehouse", "").startswith("s3") or spec.source.path.startswith("s3"):
+        kinds.add("s3")
+    if isinstance(spec.transform, SqlTransform):
+        kinds.add("sql")
+    return kinds
+
+
+def _definition_metadata(spec: TableSpec) -> dict[str, Any]:
+    columns = [
+        dg.TableColumn(column.name, column.type, constraints=dg.TableColumnConstraints(nullable=not column.required))
+        for column in spec.target_columns or ()
+    ]
+    references: list[Any] = [dg.LocalFileCodeReference(file_path=str(spec.file), line_number=1, label="table spec")]
+    if isinstance(spec.transform, SqlTransform):
+        references.append(
+            dg.LocalFileCodeReference(file_path=str(spec.transform.file), line_number=1, label="transform")
+        )
+    return {
+        "dagster/table_name": spec.table,
+        "dagster/storage_kind": "iceberg",
+        "dagster/column_schema": dg.TableSchema(columns),
+        "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references),
+        "source": spec.source.path,
+    }
+
+
+def _materialization(key: dg.AssetKey, result: "HourResult", code_version: str) -> dg.AssetMaterialization:
+    """Report an hour. Skipped hours are reported, too: a backfill counts what was materialized."""
+    seal = result.seal
+    metadata: dict[str, Any] = {
+        "dagster/row_count": seal.rows,
+        "dagster/size_bytes": seal.bytes,
+        "files": seal.files,
+        "rejected_rows": seal.rejected,
+        "step": result.step,
+        "why": result.why,
+        "attempt": result.attempt,
+        "dagster/uri": result.location,
+        **{f"{stage}_seconds": dg.MetadataValue.float(seconds) for stage, seconds in result.seconds.items()},
+    }
+    if seal.rows_read is not None:
+        metadata["rows_read"] = seal.rows_read
+    if result.snapshot_id is not None:
+        metadata["snapshot_id"] = str(result.snapshot_id)  # 63 bits: a number would lose its last digits in the page
+    if result.sample_keys:
+        metadata["sample_keys"] = dg.MetadataValue.md("\n".join(f"- `{path}`" for path in result.sample_keys))
+    return dg.AssetMaterialization(
+        asset_key=key,
+        partition=result.hour.key,
+        metadata=metadata,
+        tags={"dagster/code_version": code_version, "dagster/data_version": seal.digest},
+    )
+
+
+def _line(result: "HourResult") -> str:
+    seal = result.seal
+    if result.step == "skip":
+        return f"skipped: {result.why}"
+    return f"committed: {seal.rows} rows, {seal.files} files, {seal.bytes} bytes, {result.seconds}"
+
+
+def _check_results(
+    spec: TableSpec, failed: Mapping[HourWindow, LakehouseError], hours: int
+) -> Iterator[dg.AssetCheckResult]:
+    for name in checks_of(spec):
+        broken = {
+            hour.key: str(error)
+            for hour, error in failed.items()
+            if isinstance(error, CheckFailedError) and error.check == name
+        }
+        yield dg.AssetCheckResult(
+            check_name=name, passed=not broken, metadata={"hours": hours, "failed_hours": dg.MetadataValue.json(broken)}
+        )
+
+
+def _failure(spec: TableSpec, failed: Mapping[HourWindow, LakehouseError], error: LakehouseError) -> dg.Failure:
+    """Say errors in Dagster's words; only what another run may cure allows Dagster's retries."""
+    lines = [f"{hour}: {type(caught).__name__}: {caught}" for hour, caught in failed.items()]
+    final = any(
+        isinstance(caught, (DataError, ConfigurationError, SafetyError)) for caught in (*failed.values(), error)
+    )
+    return dg.Failure(
+        description="\n".join([f"{spec.name}: {len(failed)} hours failed", *lines])
+        if failed
+        else f"{spec.name}: {error}",
+        metadata={"failed_hours": dg.MetadataValue.json({hour.key: str(caught) for hour, caught in failed.items()})},
+        allow_retries=not final,
+    )

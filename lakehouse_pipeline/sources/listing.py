@@ -1,0 +1,86 @@
+"""The raw objects of one hour: found by pattern, told apart from their successors by a fingerprint."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.sources.stores import Lists, ObjectInfo
+
+_GLOB = re.compile(r"\[!?[^]/]+\]|[*?]")
+_HIDDEN = ("_", ".")  # markers, temporary files and checksums of the tools that land data
+
+
+@dataclass(frozen=True, order=True)
+class SourceObject:
+    """One raw object as it was listed.
+
+    Attributes:
+        url: where it is.
+        size: its bytes.
+        etag: what changes with its content.
+    """
+
+    url: str
+    size: int
+    etag: str
+
+
+def list_objects_of(io: Lists, pattern: str) -> tuple[SourceObject, ...]:
+    """Find the objects of a URL in which the hour is filled in, sorted by URL.
+
+    `*`, `?` and `[...]` match within one segment of the path, and skip names that begin with `_` or `.`, and folder
+    markers. Without globs the pattern is one object. Nothing found is an empty result; the store's errors pass.
+
+    Raises:
+        ConfigurationError: the pattern holds `**`, or globs before its path.
+    """
+    scheme, _, rest = pattern.partition("://")
+    if "**" in pattern:
+        raise ConfigurationError(f"{pattern}: `**` is not supported; write one `*` for each folder")
+    if _GLOB.search(scheme) or _GLOB.search(rest.partition("/")[0]):
+        raise ConfigurationError(f"{pattern}: globs belong to the path, not to the bucket")
+    glob = _GLOB.search(pattern)
+    if glob is None:
+        found = io.head(pattern)
+        return () if found is None else (_source(found),)
+    matches = _matcher(pattern)
+    listed = io.list_objects(pattern[: glob.start()])
+    return tuple(sorted(_source(info) for info in listed if matches.fullmatch(info.url)))
+
+
+def fingerprint(objects: Iterable[SourceObject]) -> str:
+    """Give the SHA-256 of the objects' URLs, sizes and ETags, in any order: 64 hex digits."""
+    digest = hashlib.sha256()
+    for source in sorted(objects):
+        digest.update(f"{len(source.url)}:{source.url} {source.size} {source.etag}\n".encode())
+    return digest.hexdigest()
+
+
+def _source(info: ObjectInfo) -> SourceObject:
+    return SourceObject(info.url, info.size, info.etag)
+
+
+def _matcher(pattern: str) -> re.Pattern[str]:
+    return re.compile("/".join(_segment(segment) for segment in pattern.split("/")), re.DOTALL)
+
+
+def _segment(glob: str) -> str:
+    """Translate one segment; `fnmatch` would let `*` cross slashes."""
+    if not _GLOB.search(glob):
+        return re.escape(glob)
+    hidden = "" if glob.startswith(_HIDDEN) else "(?![_.])"
+    return hidden + "".join(_translated(part) for part in re.split(f"({_GLOB.pattern})", glob))
+
+
+def _translated(part: str) -> str:
+    if part == "*":
+        return "[^/]*"
+    if part == "?":
+        return "[^/]"
+    if _GLOB.fullmatch(part):
+        negated = part.startswith("[!")
+        characters = re.sub(r"([\\^\[&~|])", r"\\\1", part[2 if negated else 1 : -1])
+        return f"(?!/)[{'^' if negated else ''}{characters}]"
+    return re.escape(part)
