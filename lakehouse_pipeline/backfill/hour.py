@@ -107,6 +107,16 @@ def run_hour(bench: Bench, hour: HourWindow, *, force: bool = False) -> HourResu
         CommitStateUnknownError: the commit may have landed; the next run finds out first.
         TransientError: the store or the catalog did not answer within the retries.
     """
+    try:
+        result = _run_hour(bench, hour, force=force)
+    except BaseException as error:
+        events.emit("hour.failed", bench.spec.table, hour.key, error=type(error).__name__, message=str(error))
+        raise
+    events.emit("hour.finished", bench.spec.table, hour.key, result.attempt, result=result)
+    return result
+
+
+def _run_hour(bench: Bench, hour: HourWindow, *, force: bool) -> HourResult:
     stages = _Stages()
     spec, warehouse = bench.spec, bench.warehouse
     with stages.timed("plan"):

@@ -177,7 +177,11 @@ def recipe_of(spec: TableSpec, dimensions: Mapping[str, tuple[SourceObject, ...]
 
 def dimensions_of(spec: TableSpec, files: LakehouseFileIO) -> dict[str, tuple[SourceObject, ...]]:
     """List the objects of the joins that are the same for every hour."""
-    return {join.name: list_objects_of(files, join.path) for join in spec.join if not uses_hour(join.path)}
+    return {
+        join.name: list_objects_of(files, render(join.path, spec.start))
+        for join in spec.join
+        if not uses_hour(join.path)
+    }
 
 
 def transform_text(spec: TableSpec) -> str:

@@ -32,7 +32,7 @@ def load_specs(
         environ: the variables that `${NAME}` stands for in paths.
 
     Returns:
-        The specs without a problem, by name; and every problem, by file.
+        The specs without a problem, by name; and every problem, by file and line.
     """
     specs: list[TableSpec] = []
     problems: list[Problem] = []
@@ -47,7 +47,8 @@ def load_specs(
         documents.append(document)
         problems += found
         specs += [spec] if spec else []
-    return tuple(specs), (*problems, *_shared_tables(documents))
+    problems += _shared_tables(documents)
+    return tuple(specs), tuple(sorted(problems, key=lambda problem: (problem.file, problem.line)))
 
 
 def _candidates(files: Iterable[Path]) -> Iterable[Path]:

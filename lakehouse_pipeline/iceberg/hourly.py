@@ -116,6 +116,14 @@ class HourlyTable:
         """List the hour's live files, delete files included."""
         return live_files(self.table.metadata, self.table.io, self.head, hour)
 
+    def rows(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of every live row into memory.
+
+        Raises:
+            ValueError: the table has equality deletes, which PyIceberg cannot apply (apache/iceberg-python#6568).
+        """
+        return self.table.scan(selected_fields=tuple(columns)).to_arrow()
+
     def target(self, hour: HourWindow, attempt: str, file_size: int) -> WriteTarget:
         """Describe the writing of an attempt to the engine's tasks."""
         return WriteTarget.of(self.table, self.files, hour, attempt, file_size)

@@ -34,10 +34,15 @@ def read(io: Reads, split: Split, schema: pa.Schema, on_bad: BadRows) -> Iterato
     Raises:
         DataError: the file has no header line, or one that lacks a wanted column or names one twice.
     """
-    names = _names(first_line(io, split), schema, split.url)
+    names = _names(first_line(io, split), schema, split.url) if split.start else ()
     for block in blocks(io, split):
-        records = block.without_first() if block.starts_file else block
+        records = block
+        if block.starts_file:
+            names = _names(block.data.partition(b"\n")[0], schema, split.url)
+            records = block.without_first()
         yield quick(records, names, schema) or exact(records, names, schema, split.url, on_bad)
+    if not names:
+        raise DataError(f"{split.url} is empty: it has no header line")
 
 
 def quick(block: Block, names: Names, schema: pa.Schema) -> Rows | None:
@@ -73,7 +78,7 @@ def exact(block: Block, names: Names, schema: pa.Schema, url: str, on_bad: BadRo
 
 def _names(header: bytes, schema: pa.Schema, url: str) -> Names:
     try:
-        names = tuple(field or "" for field in _fields(header.decode()))
+        names = tuple(field or "" for field in _fields(header.decode().rstrip("\r\n")))
     except (UnicodeDecodeError, BadLineError) as error:
         raise DataError(f"{url}: the header line cannot be read: {error}") from None
     twice = sorted({name for name in names if names.count(name) > 1})

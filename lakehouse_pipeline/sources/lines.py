@@ -5,8 +5,7 @@ Memory is bounded by the block and the longest line, whatever the size of the fi
 """
 
 import re
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -93,12 +92,9 @@ def blocks(io: Reads, split: Split) -> Iterator[Block]:
 
 
 def first_line(io: Reads, split: Split) -> bytes:
-    """Read the first line of the file that the split is a part of, without its end."""
-    whole = Split(split.url, split.etag, split.size, split.format, split.compression, 0, split.size, None)
-    with closing(_complete(_pieces(io, whole), whole)) as complete:
-        for _, data in complete:
-            return data.split(b"\n", 1)[0].removesuffix(b"\r")
-    return b""
+    """Read the first line of the plain text that the split is a part of."""
+    with listed(split.url), io.open_read(split.url, etag=split.etag, size=split.size) as raw:
+        return _checked_start(raw.readline(LINE_LIMIT), split)
 
 
 def _pieces(io: Reads, split: Split) -> Iterator[tuple[int, bytes]]:
@@ -170,7 +166,7 @@ def _checked_start(piece: bytes, split: Split) -> bytes:
     return piece.removeprefix(_BOM)
 
 
-def _complete(pieces: Iterator[tuple[int, bytes]], split: Split) -> Generator[tuple[int, bytes]]:
+def _complete(pieces: Iterator[tuple[int, bytes]], split: Split) -> Iterator[tuple[int, bytes]]:
     """Cut the pieces anew, behind line feeds."""
     held: list[bytes] = []
     start = size = 0

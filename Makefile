@@ -1,0 +1,49 @@
+# The ways into the project. Each sets up what it needs (tools/setup) and says first what that is and how large;
+# ARGS goes to the command behind a target: make test ARGS="-k hours".
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo dev test check bench clean constraints setup-demo setup-dev
+
+# Spark's launcher reads JAVA_HOME; the Java found may be neither the caller's JAVA_HOME nor on PATH.
+RUN = JAVA_HOME="$$(tools/java-home)"
+BENCHMARKS = $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
+
+demo: setup-demo ## backfill the example flights into Iceberg on an S3 server of its own
+	@$(RUN) .venv/bin/lakehouse demo $(ARGS)
+
+dev: setup-demo ## the same lakehouse in Dagster's UI, reloading your code
+	@$(RUN) .venv/bin/lakehouse dev $(ARGS)
+
+test: setup-dev ## all tests
+	@$(RUN) .venv/bin/pytest -q $(ARGS)
+
+check: setup-dev ## lint, format, types, layers, and what no file here may name
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/pytest -q tests/test_repository.py
+
+bench: setup-dev ## every benchmark, one after the other
+	@for script in $(BENCHMARKS); do \
+		echo "== $$script"; $(RUN) .venv/bin/python "$$script" $(ARGS) || exit 1; \
+	done
+
+clean: ## remove .venv, .lakehouse (all data and history) and every cache
+	rm -rf .venv .lakehouse .tmp_dagster_home_* build dist *.egg-info spark-warehouse metastore_db derby.log
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+	@echo "Removed. Outside of this folder stay pip's downloads (python3 -m pip cache purge) and Debian packages."
+
+constraints: ## renew constraints.txt: the newest versions that pyproject.toml admits
+	@tools/constraints
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup-demo:
+	@tools/setup demo
+
+setup-dev:
+	@tools/setup dev

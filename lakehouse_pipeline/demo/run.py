@@ -1,0 +1,220 @@
+"""The demo: two days of flights through Dagster and Spark into Iceberg on a real S3 server, then a query.
+
+Everything lies below one folder (`.lakehouse/demo`) and speaks to loopback only. The servers that a command starts end
+with it; what they stored stays, so that the next command goes on from there.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse_pipeline import events
+from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
+from lakehouse_pipeline.demo.landing import land
+from lakehouse_pipeline.demo.project import init_project
+from lakehouse_pipeline.demo.seaweed import SeaweedServer
+from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.hours import parse_range
+from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse, store_of
+from lakehouse_pipeline.orchestration.assets import build_defs
+
+FOLDER = Path(".lakehouse/demo")
+RAW = "s3://raw"
+LANDED_HOURS = parse_range("2013-01-01...2013-01-19")  # 456 hours, as many as in Amazon Ads' backfill
+RUN_HOURS = parse_range("2013-01-01-10:00...2013-01-03-09:00")
+TABLE = "flights"
+
+LAKEHOUSE_YAML = """\
+# The demo's lakehouse: a real S3 server and a real Iceberg REST catalog on loopback, started by `lakehouse demo`.
+tables: tables/
+catalog: # PyIceberg's own words; S3's keys come from the environment
+  type: rest
+  uri: ${CATALOG_URI}
+  warehouse: s3://lake
+  credential: ${AWS_ACCESS_KEY_ID}:${AWS_SECRET_ACCESS_KEY}
+  s3.endpoint: ${S3_ENDPOINT}
+  s3.region: us-east-1
+engine: local[*] # Apache Spark in this process
+"""
+
+
+def run_demo() -> None:
+    """Start, land, materialize, show, stop.
+
+    Raises:
+        LakehouseError: an hour failed; says which and why.
+    """
+    started = time.monotonic()
+    with demo_lakehouse() as lakehouse:
+        _say(f"Started S3 and an Iceberg REST catalog (SeaweedFS) on loopback in {time.monotonic() - started:.1f} s.")
+        started = time.monotonic()
+        landed = land(store_of(lakehouse.catalog), RAW, LANDED_HOURS)
+        _say(
+            f"Landed {landed.files} raw files ({landed.bytes / 1e6:.1f} MB, {landed.kept} were there already) of "
+            f"{len(LANDED_HOURS)} hours in {RAW} in {time.monotonic() - started:.1f} s."
+        )
+        log = FOLDER / "dagster.log"
+        _say(f"Materializing {RUN_HOURS}, in one run of Dagster and one Spark session (log: {log}):\n")
+        seconds = materialize(lakehouse, log)
+        warehouse = Warehouse.open(lakehouse.catalog)
+        table = warehouse.table(lakehouse.specs[0])
+        if table is None:
+            raise LakehouseError(f"the run made no table; see {log}")
+        _show(table, seconds)
+
+
+def run_dev(port: int) -> int:
+    """Open the demo's lakehouse in Dagster's page until Ctrl-C; gives the exit code.
+
+    Raises:
+        ConfigurationError: the server did not start.
+    """
+    with demo_lakehouse():
+        _say(f"Dagster: http://127.0.0.1:{port}/assets/{TABLE} (Ctrl-C ends it and the S3 server)")
+        command = [str(Path(sys.executable).parent / "dagster"), "dev", "-h", "127.0.0.1", "-p", str(port)]
+        dagster = subprocess.Popen([*command, "-w", "workspace.yaml"], cwd=FOLDER)  # noqa: S603  # our own arguments
+        try:
+            return dagster.wait()
+        except KeyboardInterrupt:
+            return dagster.wait()  # Ctrl-C reached it, too: it ends its children first
+
+
+@contextmanager
+def demo_lakehouse() -> Iterator[Lakehouse]:
+    """Give the demo's lakehouse with its server running, and the environment that its files speak of."""
+    if not (FOLDER / "lakehouse.yaml").exists():
+        init_project(FOLDER, "flights", raw=RAW)
+        (FOLDER / "lakehouse.yaml").write_text(LAKEHOUSE_YAML, encoding="utf-8")
+    with SeaweedServer((FOLDER / "server").absolute(), buckets=[RAW.removeprefix("s3://")]) as server:
+        environment = {
+            "AWS_ACCESS_KEY_ID": server.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
+            "S3_ENDPOINT": server.endpoint,
+            "CATALOG_URI": server.catalog_uri,
+        }
+        with _environment(environment):
+            yield load_lakehouse(FOLDER / "lakehouse.yaml", os.environ)
+
+
+def materialize(lakehouse: Lakehouse, log: Path) -> float:
+    """Run the demo's hours through Dagster in this process, a line an hour; gives the seconds it took.
+
+    Raises:
+        LakehouseError: names the hours that failed.
+    """
+    print_header()
+    failed: list[str] = []
+
+    def heard(event: events.Event) -> None:
+        if event.name == "hour.finished":
+            print_hour(event)
+        elif event.name == "hour.failed":
+            failed.append(f"{event.hour}: {event.fields['error']}: {event.fields['message']}")
+            _say(f"{event.hour}  failed: {event.fields['message']}")
+
+    started = time.monotonic()
+    with _errors_to(log), _folder(FOLDER), events.subscribed(heard):
+        definitions = build_defs(lakehouse)
+        with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
+            result = definitions.resolve_job_def(f"{TABLE}_job").execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                tags={
+                    "dagster/asset_partition_range_start": RUN_HOURS.first.key,
+                    "dagster/asset_partition_range_end": RUN_HOURS.last.key,
+                },
+            )
+    if not result.success:
+        raise LakehouseError("\n".join(failed) or f"the run failed; see {log}")
+    return time.monotonic() - started
+
+
+def print_header() -> None:
+    """Say what the columns of `print_hour` are."""
+    _say(f"{'hour (UTC)':<17}{'rows in':>8}{'rows out':>9}{'files':>6}{'MB':>8}{'seconds':>8}")
+
+
+def print_hour(event: events.Event) -> None:
+    """Say how an hour ended: one line."""
+    result = event.fields["result"]
+    seal, seconds = result.seal, sum(result.seconds.values())  # type: ignore[attr-defined]
+    rows_in = "-" if seal.rows_read is None else str(seal.rows_read)
+    note = "  skipped: unchanged" if result.step == "skip" else ""  # type: ignore[attr-defined]
+    _say(f"{event.hour:<17}{rows_in:>8}{seal.rows:>9}{seal.files:>6}{seal.bytes / 1e6:>8.4f}{seconds:>8.2f}{note}")
+
+
+def _show(table: HourlyTable, seconds: float) -> None:
+    keys = [file.path for hour in RUN_HOURS for file in table.live(hour)]
+    delays = delay_by_carrier(table.rows(["carrier", "carrier_name", "dep_delay"]))
+    _say(f"\n{len(RUN_HOURS)} hours in {seconds:.0f} s: {len(keys)} data files, at keys that S3 can spread:")
+    for key in keys[:2]:
+        _say(f"  {key}")
+    _say(f"\nMean departure delay, read back from the Iceberg table {table.identifier}:\n")
+    for row in delays.to_pylist():
+        _say(f"  {row['carrier']}  {row['carrier_name']:<28}{row['flights']:>6} flights{row['minutes']:>8.1f} min")
+    _say(
+        "\nNext:  make dev                   the same lakehouse in Dagster's page: 48 green hours, and 408 to backfill"
+        "\n       make demo                  again: every hour is unchanged, and skipped"
+        f"\n       {FOLDER}/tables/flights.sql   change it, and `make demo` runs the hours again"
+        "\n       make clean                 removes it all"
+    )
+
+
+def delay_by_carrier(flights: pa.Table) -> pa.Table:
+    """Average the departure delay of each carrier, the most punctual one first; cancelled flights do not count."""
+    grouped = flights.group_by(["carrier", "carrier_name"]).aggregate([("dep_delay", "mean"), ("dep_delay", "count")])
+    named = grouped.rename_columns(["carrier", "carrier_name", "minutes", "flights"])
+    return named.filter(pc.is_valid(named["minutes"])).sort_by("minutes")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Work in a folder: Dagster's own file speaks of paths relative to where it is started."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def _errors_to(log: Path) -> Iterator[None]:
+    """Send what Dagster, Spark and the JVM write to standard error into a file: they write below Python's reach."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
