@@ -1,6 +1,5 @@
 """The command line. A command parses, calls one function and says what came of it; errors become exit codes here."""
 
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -61,7 +60,7 @@ def init(folder: Path, example: str | None) -> None:
 @main.command()
 @click.option("--land", is_flag=True, help="Only write the raw files of the local example, to .lakehouse/raw.")
 @_exits
-def demo(land: bool) -> None:
+def demo(*, land: bool) -> None:
     """Two days of flights into Iceberg on a real S3 server, from nothing to a query."""
     from lakehouse_pipeline.demo.landing import land as land_files
     from lakehouse_pipeline.demo.project import LOCAL_RAW

@@ -221,7 +221,7 @@ class HourLedger:
             CommitConflictError: somebody else has; this process no longer holds the hour.
         """
         changed = self.record.model_copy(update={**changes, "version": self.record.version + 1})
-        body = changed.model_dump_json(exclude_none=True, indent=1).encode()
+        body = changed.model_dump_json(indent=1).encode()
         try:
             if self._etag is None:
                 info = self._objects.put(self.url, body, if_absent=True)

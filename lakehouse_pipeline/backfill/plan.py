@@ -146,13 +146,15 @@ def _step(
             return "resume", f"attempt {attempt.id} is sealed and only waits for its commit"
     if committed is None:
         return "run", "never committed"
-    if committed.source != source:
-        return "run", "its source objects changed"
-    if committed.recipe != recipe:
-        return "run", "the transform, the spec or a dimension changed"
-    if committed.seal.table_uuid != state.table_uuid or digest(state.live) != committed.seal.digest:
-        return "run", "the table no longer holds the files of its last commit"
-    return "skip", f"unchanged since attempt {committed.attempt}"
+    changes = {
+        "its source objects changed": committed.source != source,
+        "the transform, the spec or a dimension changed": committed.recipe != recipe,
+        "the table no longer holds the files of its last commit": (
+            committed.seal.table_uuid != state.table_uuid or digest(state.live) != committed.seal.digest
+        ),
+    }
+    why = ", ".join(text for text, changed in changes.items() if changed)
+    return ("run", why) if why else ("skip", f"unchanged since attempt {committed.attempt}")
 
 
 def recipe_of(spec: TableSpec, dimensions: Mapping[str, tuple[SourceObject, ...]]) -> str:

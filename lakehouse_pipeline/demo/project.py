@@ -1,4 +1,4 @@
-"""A project folder: the few files that a lakehouse is made of, copied from the example that travels with the package."""
+"""A project folder: the few files of a lakehouse, copied from the example that travels with the package."""
 
 from importlib.resources import files as package_files
 from pathlib import Path

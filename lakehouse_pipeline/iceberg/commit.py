@@ -234,7 +234,7 @@ class _CommitLoop:
             raise error
         try:
             table = self.catalog.load_table(self.identifier)
-        except Exception as unreachable:  # whatever the catalog raises, the answer is: not known
+        except Exception as unreachable:  # noqa: BLE001  # whatever a catalog raises, the answer is: not known
             raise CommitStateUnknownError(
                 f"{error}; the table could not be read back ({type(unreachable).__name__}: {unreachable})"
             ) from error

@@ -263,7 +263,7 @@ class _BucketWriter:
                 logger.info("%s is taken by another writing of this task; the next try has its own name", url)
                 continue
             file.path.unlink()
-            entry = _entry(self.target, url, size, file.rows, statistics, self.order.sort_order_id)
+            entry = _entry(self.target, url, size, file.rows, statistics | {"sort_order_id": self.order.sort_order_id})
             return WrittenFile(url, file.rows, size, etag, encode_entry(entry, self.target.spec, self.target.schema))
         raise SafetyError(f"{TRIES} names of file {len(self.written)} in bucket {self.bucket} are taken: {url}")
 
@@ -321,9 +321,7 @@ class _OpenFile:
         return {**statistics, "nan_value_counts": {key: nan for key, nan in self.nans.items() if key in counted}}
 
 
-def _entry(
-    target: WriteTarget, url: str, size: int, rows: int, statistics: dict[str, Any], sort_order_id: int
-) -> dict[str, Any]:
+def _entry(target: WriteTarget, url: str, size: int, rows: int, statistics: dict[str, Any]) -> dict[str, Any]:
     maps = ("column_sizes", "value_counts", "null_value_counts", "nan_value_counts", "lower_bounds", "upper_bounds")
     return {
         "status": ADDED,
@@ -336,7 +334,7 @@ def _entry(
             "file_size_in_bytes": size,
             **{name: [{"key": key, "value": value} for key, value in statistics[name].items()] for name in maps},
             "split_offsets": statistics["split_offsets"],
-            "sort_order_id": sort_order_id,
+            "sort_order_id": statistics["sort_order_id"],
         },
     }
 

@@ -40,7 +40,8 @@ CREDENTIALS = frozenset(
 MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NotFound"})
 
 _NOT_CONFIGURATION = (
-    boto.HTTPClientError,  # connections, timeouts, resets, TLS
+    boto.HTTPClientError,  # timeouts, resets
+    boto.ConnectionError,  # unreachable endpoints, TLS
     boto.ResponseStreamingError,
     boto.IncompleteReadError,
     boto.FlexibleChecksumError,  # the body was damaged on its way

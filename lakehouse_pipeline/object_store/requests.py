@@ -95,7 +95,10 @@ class S3Requests:
         if etag is not None:
             parameters["IfMatch"] = _quoted(etag)
         answer = self._send("get_object", url, **parameters)
-        with translated("get_object", url), answer["Body"] as stream:
+        with (
+            translated("get_object", url),
+            contextlib.closing(answer["Body"]) as stream,
+        ):  # `with` itself skips its checks
             body: bytes = stream.read()
         self._counter.add(bytes_received=len(body))
         whole = answer.get("ContentRange", "").rpartition("/")[2]
@@ -125,7 +128,7 @@ class S3Requests:
             answer = self._send(
                 "put_object", url, Body=body, ContentLength=size, Metadata={NONCE: nonce}, **condition.parameters()
             )
-        return ObjectInfo(url, size, _unquoted(answer["ETag"]), _answered(answer))
+        return ObjectInfo(url, size, _unquoted(_etag(answer, url)), _answered(answer))
 
     def delete(self, url: str) -> None:
         """Remove an object; a missing one is fine."""
@@ -154,7 +157,7 @@ class S3Requests:
         self._counter.add(bytes_sent=len(body))
         answer = self._send("upload_part", url, UploadId=upload, PartNumber=number, Body=body)
         checksums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
-        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+        return {"PartNumber": number, "ETag": _etag(answer, url), **checksums}
 
     def complete_upload(
         self, url: str, upload: str, parts: Iterable[Mapping[str, Any]], size: int, condition: Condition
@@ -173,7 +176,7 @@ class S3Requests:
                 MultipartUpload={"Parts": list(parts)},
                 **condition.parameters(),
             )
-        return ObjectInfo(url, size, _unquoted(answer["ETag"]), _answered(answer))
+        return ObjectInfo(url, size, _unquoted(_etag(answer, url)), _answered(answer))
 
     def abort_upload(self, url: str, upload: str) -> None:
         """Drop a multipart upload and its parts; one that is gone is fine."""
@@ -214,6 +217,14 @@ def _answered(answer: Mapping[str, Any]) -> datetime:
     """Read the `Date` of an answer; a server that sends none leaves us this host's clock."""
     said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(said).astimezone(UTC) if said else datetime.now(UTC)
+
+
+def _etag(answer: Mapping[str, Any], url: str) -> str:
+    """Read the ETag that every S3 gives; a proxy's own 200 has none."""
+    etag: str = answer.get("ETag", "")
+    if not etag:
+        raise RequestFailedError(f"{url}: the answer has no ETag: it is not S3's", code="NoETag")
+    return etag
 
 
 def _quoted(etag: str) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.object_store.counts import RequestCounter
+from lakehouse_pipeline.object_store.objects import RequestFailedError
 from lakehouse_pipeline.retry import Matcher, RetryDetails, RetryPolicy, retry_call
 
 Result = TypeVar("Result")
@@ -30,7 +31,7 @@ class Tries:
 
     def request(self, verb: str, url: str, send: Callable[[], Result], *, on: Matcher = TransientError) -> Result:
         """Send one request until it is answered."""
-        return self._run(self._policy, verb, url, send, on)
+        return self._run(self._policy, verb, url, self._counting_throttles(send), on)
 
     def upload(self, url: str, send: Callable[[], Result], *, on: Matcher) -> Result:
         """Send a whole multipart upload."""
@@ -44,10 +45,20 @@ class Tries:
             tries=min(CLEANUPS, self._policy.tries),
             total_s=min(CLEANUPS_TOTAL_S, self._policy.total_s),
         )
-        return self._run(policy, "abort upload of", url, send, TransientError)
+        return self._run(policy, "abort upload of", url, self._counting_throttles(send), TransientError)
 
     def _run(self, policy: RetryPolicy, verb: str, url: str, send: Callable[[], Result], on: Matcher) -> Result:
         return retry_call(policy, send, on=on, name=f"{verb} {url}", heard=self._count)
 
     def _count(self, _: RetryDetails) -> None:
         self._counter.add(retries=1)
+
+    def _counting_throttles(self, send: Callable[[], Result]) -> Callable[[], Result]:
+        def counting() -> Result:
+            try:
+                return send()
+            except RequestFailedError as error:
+                self._counter.add(throttles=int(error.throttled))
+                raise
+
+        return counting

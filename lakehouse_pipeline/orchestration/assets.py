@@ -6,6 +6,7 @@ not required and never yielded): it would come after all hours, without their fi
 """
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,10 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         lakehouse: its tables.
         resource_overrides: resources by name that take the place of ours, for tests.
     """
-    assets = [table_asset(lakehouse, spec) for spec in lakehouse.specs]
+    with warnings.catch_warnings():
+        # Backfill policies and code references; whoever loads definitions can do nothing about it.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        assets = [table_asset(lakehouse, spec) for spec in lakehouse.specs]
     jobs = {spec.name: _job(spec, asset) for spec, asset in zip(lakehouse.specs, assets, strict=True)}
     return dg.Definitions(
         assets=assets,
@@ -95,7 +99,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
         failed: dict[HourWindow, LakehouseError] = {}
         try:
             hours = canonical(context.partition_keys)
-            bench = Bench(spec, Warehouse.open(lakehouse.catalog), spark.session, context.run_id)
+            bench = Bench(spec, Warehouse.open(lakehouse.catalog), spark.lazy().get, context.run_id)
         except LakehouseError as error:
             raise _failure(spec, {}, error) from None
         for place, hour in enumerate(hours, start=1):

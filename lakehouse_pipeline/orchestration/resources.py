@@ -6,34 +6,29 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from lakehouse_pipeline.engines.spark import LazySession
 
 
 class SparkResource(dg.ConfigurableResource["SparkResource"]):
-    """One Spark session a run, started at the first use and stopped with the run that started it.
+    """One Spark session a run, started at its first use and stopped with the run that started it.
 
     Attributes:
         engine: `local[N]` or `local[*]`.
     """
 
     engine: str
-    _session: "SparkSession | None" = PrivateAttr(default=None)
-    _started: bool = PrivateAttr(default=False)
+    _lazy: "LazySession | None" = PrivateAttr(default=None)
 
-    def session(self) -> "SparkSession":
-        """Give the session of this process; it is left alone at the end if something else had started it."""
-        if self._session is None:
-            # Definitions are loaded by every tick and command: pyspark is not imported before an hour needs it.
-            from pyspark.sql import SparkSession  # noqa: PLC0415
+    def lazy(self) -> "LazySession":
+        """Give the session's holder; nothing starts yet."""
+        if self._lazy is None:
+            # Definitions are loaded by every tick and command: pyspark is not imported before a run needs it.
+            from lakehouse_pipeline.engines.spark import LazySession  # noqa: PLC0415
 
-            from lakehouse_pipeline.engines.spark import open_session  # noqa: PLC0415
-
-            self._started = SparkSession.getActiveSession() is None
-            self._session = open_session(self.engine, "lakehouse_pipeline")
-        return self._session
+            self._lazy = LazySession(self.engine, "lakehouse_pipeline")
+        return self._lazy
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002  # Dagster's signature
         """Stop the session that this run started."""
-        if self._session is not None and self._started:
-            self._session.stop()
-        self._session = None
+        if self._lazy is not None:
+            self._lazy.close()

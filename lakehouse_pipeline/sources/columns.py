@@ -34,7 +34,7 @@ def wants_decimals(schema: pa.Schema) -> bool:
 
 
 def has_long_number(data: bytes) -> bool:
-    """Say whether a number of `data` may have too many digits for `wide`."""
+    """Say whether a number somewhere in `data` may have too many digits for `wide`."""
     return b"0" * _LONG_NUMBER in data.translate(_DIGITS)
 
 
@@ -46,9 +46,11 @@ def parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
     """
     try:
         if pa.types.is_timestamp(kind):
-            return _timestamps(texts).cast(kind)
-        if pa.types.is_integer(kind) and pc.any(pc.match_substring(texts, "x", ignore_case=True), min_count=0).as_py():
+            return texts.cast(_written_as(texts)).cast(kind)
+        if pa.types.is_integer(kind) and any(_holds(texts, x) for x in "xX"):
             raise InexactError("Arrow reads 0x10 as 16")
+        if pa.types.is_decimal(kind) and (pc.max(pc.binary_length(texts)).as_py() or 0) >= _LONG_NUMBER:
+            raise InexactError("Arrow may read a long number wrongly")
         return texts.cast(wide(kind))
     except pa.ArrowInvalid as error:
         raise InexactError(str(error)) from error
@@ -85,11 +87,14 @@ def in_calendar(column: pa.Array) -> pa.Array:
     return column
 
 
-def _timestamps(texts: pa.Array) -> pa.Array:
+def _written_as(texts: pa.Array) -> pa.DataType:
+    """Tell from the first value whether timestamps have an offset; Arrow casts either kind, but no mixture."""
+    first = pc.index(texts.is_valid(), pa.scalar(value=True)).as_py()
     try:
-        return texts.cast(pa.timestamp("us"))  # none has an offset: UTC
+        texts[max(first, 0) : max(first, 0) + 1].cast(pa.timestamp("us"))
     except pa.ArrowInvalid:
-        return texts.cast(pa.timestamp("us", "UTC"))  # each has one
+        return pa.timestamp("us", "UTC")
+    return pa.timestamp("us")
 
 
 def _bounds(kind: pa.DataType) -> tuple[int, int]:
@@ -104,3 +109,7 @@ def _narrowed(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.cast(kind)
     except pa.ArrowInvalid as error:
         raise InexactError(str(error)) from error
+
+
+def _holds(texts: pa.Array, part: str) -> bool:
+    return bool(pc.any(pc.greater_equal(pc.find_substring(texts, part), 0), min_count=0).as_py())

@@ -49,8 +49,6 @@ def quick(block: Block, names: Names, schema: pa.Schema) -> Rows | None:
     """Parse every line with Arrow; None where a line is bad or where Arrow cannot be trusted."""
     if not block.count or not _is_plain(block.data):
         return None
-    if columns.wants_decimals(schema) and columns.has_long_number(block.data):
-        return None
     try:
         table = _table(block, names, schema)
         if len(table) != block.count:

@@ -46,8 +46,9 @@ def test_a_block_that_raises_puts_nothing() -> None:
     assert (kept.bodies, stream.closed) == ([], True)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_forgotten_stream_puts_nothing() -> None:
-    """Collecting a stream that nobody closed is no close."""
+    """Collecting a stream that nobody closed is no close; Python warns of it."""
     kept = Kept()
     SpooledWriter(kept.put).write(b"half")
     gc.collect()
