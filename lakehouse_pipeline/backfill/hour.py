@@ -6,27 +6,26 @@ the next run resumes at the commit.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill.arrange import Arranged, arrange, bucket_count, cores_of, new_columns
+from lakehouse_pipeline.backfill.arrange import bucket_count, cores_of, new_columns
 from lakehouse_pipeline.backfill.checks import Check, check_rows
 from lakehouse_pipeline.backfill.close import remove_files, remove_manifests
+from lakehouse_pipeline.backfill.etl import run_etl
 from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.views import count_rejects
 from lakehouse_pipeline.config.table import TableSpec
-from lakehouse_pipeline.engines.spark import spark_schema, translated
+from lakehouse_pipeline.engines.spark import translated
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.data_files import WRITTEN, WriteTarget, WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger import Attempt, Committed, HourLedger, Outcome, Seal, new_attempt_id
@@ -193,9 +192,16 @@ class _AttemptOfHour:
         rejects = table.ledger.rejects_url(plan.hour, attempt.id)
         target = table.target(plan.hour, attempt.id, spec.file_size)
         with self.stages.timed("etl"), translated(f"{spec.name} {plan.hour}"):
-            arranged = arrange(session, spec, plan, self.bench.warehouse.files, columns=table.columns, rejects=rejects)
-            written = write(arranged, target)
-        rows_read = arranged.rows_read()
+            etl = run_etl(
+                session,
+                spec,
+                plan,
+                self.bench.warehouse.files,
+                columns=table.columns,
+                rejects=rejects,
+                target=target,
+            )
+        written, rows_read = etl.files, etl.rows_read
         rejected = count_rejects(table.files, rejects) if spec.source.bad_rows == "reject" else 0
         with self.stages.timed("check"):
             self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read),)
@@ -289,16 +295,6 @@ class _AttemptOfHour:
 
     def _emit(self, name: str, **fields: object) -> None:
         events.emit(name, self.bench.spec.table, self.plan.hour.key, self.attempt_id, **fields)
-
-
-def write(arranged: Arranged, target: WriteTarget) -> list[WrittenFile]:
-    """Run the hour's job: every task writes its buckets and gives back what they became."""
-
-    def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return write_batches(target, batches)
-
-    gathered = arranged.frame.mapInArrow(task, spark_schema(WRITTEN)).toArrow()
-    return sorted(written_files(gathered.to_batches()), key=lambda file: file.path.rpartition("/")[2])
 
 
 @contextmanager

@@ -66,14 +66,15 @@ def read_view(
     """
     splits = plan_splits(files, view.objects, view.format, target_bytes=SPLIT_BYTES)
     if view.bytes <= SMALL_INPUT:
-        table = pa.Table.from_batches(_read(files, view, splits, 0), schema=view.read_schema)
+        table = pa.Table.from_batches(read_splits(files, view, splits, 0), schema=view.read_schema)
         return session.createDataFrame(table, schema=spark_schema(view.read_schema)), lambda: table.num_rows
     return _read_in_tasks(session, files, view, balance(splits, task_count(view.bytes, cores)))
 
 
 def task_count(size: int, cores: int) -> int:
-    """Give the number of read tasks for `size` bytes: every core busy, no task too large or too small."""
-    return max(1, math.ceil(size / TASK_BYTES), min(cores, math.ceil(size / LEAST_TASK_BYTES)))
+    """Give the number of read tasks for `size` bytes: no task too large or too small, and no core idle at the end."""
+    tasks = max(1, math.ceil(size / TASK_BYTES), min(cores, math.ceil(size / LEAST_TASK_BYTES)))
+    return tasks if tasks < cores else math.ceil(tasks / cores) * cores
 
 
 def count_rejects(files: LakehouseFileIO, folder: str) -> int:
@@ -91,7 +92,7 @@ def _read_in_tasks(
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for task in batch.column(0).to_pylist():
-                yield from _read(files, view, tasks[task], task)
+                yield from read_splits(files, view, tasks[task], task)
 
     observed = Observation()
     frame = session.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, spark_schema(view.read_schema))
@@ -105,7 +106,12 @@ def _observed_rows(observed: Observation) -> int | None:
         return None
 
 
-def _read(files: LakehouseFileIO, view: View, splits: Sequence[Split], task: int) -> Iterator[pa.RecordBatch]:
+def read_splits(files: LakehouseFileIO, view: View, splits: Sequence[Split], task: int) -> Iterator[pa.RecordBatch]:
+    """Read splits one after the other; the bad rows of a task are kept in one object.
+
+    Raises:
+        DataError: the objects are not what the view says.
+    """
     if view.rejects is None:
         for split in splits:
             yield from read_split(files, split, view.schema, provenance=view.provenance, on_bad=fail)
