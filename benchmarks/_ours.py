@@ -1,0 +1,63 @@
+"""Ours, in a process of its own: `python _ours.py FOLDER CASE RUNS` prints a JSON line a run."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.config.lakehouse import load_lakehouse
+from lakehouse_pipeline.engines.spark import LazySession
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+LAKEHOUSE = """\
+catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: warehouse}
+engine: local[2]
+"""
+SPEC = """\
+table: bench.TABLE
+source: {path: "raw/%Y/%m/%d/%H/*.parquet", format: parquet}
+hour: event_time
+start: 2024-01-01
+end: 2024-01-02
+"""
+SQL = """\
+SELECT event_time, id, customer, price * 1.19 AS price, upper(kind) AS kind, city, payload
+FROM source WHERE price > 0
+"""
+COLUMNS = """\
+transform: TABLE.sql
+columns: {event_time: timestamptz!, id: long, customer: int, price: double, kind: string, city: string, payload: string}
+"""
+CASES = ("copy", "transform", "sort")
+
+
+def write_project(folder: Path) -> None:
+    """Write the lakehouse whose tables are the cases."""
+    (folder / "tables").mkdir(exist_ok=True)
+    (folder / "lakehouse.yaml").write_text(LAKEHOUSE)
+    for case in CASES:
+        spec = SPEC + {"copy": "", "transform": COLUMNS, "sort": "sort: [city, kind]\n"}[case]
+        (folder / f"tables/{case}.yaml").write_text(spec.replace("TABLE", case))
+    (folder / "tables/transform.sql").write_text(SQL)
+
+
+def main(folder: Path, case: str, runs: int) -> None:
+    """Run the hour again and again in one warm session."""
+    lakehouse = load_lakehouse(folder / "lakehouse.yaml", os.environ)
+    session = LazySession(lakehouse.engine, "benchmark")
+    session.get().range(10).count()
+    bench = Bench(lakehouse.spec(case), Warehouse.open(lakehouse.catalog), session.get, "benchmark")
+    for _ in range(runs):
+        started = time.perf_counter()
+        result = run_hour(bench, HourWindow.from_key("2024-01-01-00:00"), force=True)
+        seconds = round(time.perf_counter() - started, 2)
+        seal = result.seal
+        print(json.dumps({"seconds": seconds, "rows": seal.rows, "files": seal.files, "bytes": seal.bytes}), flush=True)
+    session.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,84 @@
+"""Memory of an hour by its size: the peak of all its processes for 200 MB and for 2 GB of raw Parquet.
+
+The goal is that ten times the hour takes at most 1.5 times the memory.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import _events
+import _ours
+
+FOLDER = Path(".lakehouse/benchmarks/memory").absolute()
+FILES = {"200 MB": 6, "2 GB": 60}  # of a million and a quarter rows, 34 MB each
+ROWS_A_FILE = 1_250_000
+POLL_S = 0.1
+
+
+def resident(root: int) -> dict[str, int]:
+    """Sum the resident bytes of a process and all below it, by whether it is the JVM or Python."""
+    parents, sizes, names = {}, {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text()
+                pages = int((folder / "statm").read_text().split()[1])
+            except (OSError, IndexError):
+                continue  # it ended meanwhile
+            pid = int(folder.name)
+            parents[pid] = int(stat.rpartition(")")[2].split()[1])
+            sizes[pid], names[pid] = pages * 4096, stat[stat.index("(") + 1 : stat.rindex(")")]
+    total = {"java": 0, "python": 0}
+    for pid, size in sizes.items():
+        above = pid
+        while above not in (0, root):
+            above = parents.get(above, 0)
+        if above == root:
+            total["java" if names[pid] == "java" else "python"] += size
+    return total
+
+
+def peak(folder: Path, case: str) -> dict[str, int]:
+    """Run one hour, and give the highest sums seen."""
+    command = [sys.executable, str(Path(__file__).parent / "_ours.py"), str(folder), case, "1"]
+    highest = {"java": 0, "python": 0, "all": 0}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.is_set():
+                now = resident(process.pid)
+                now["all"] = sum(now.values())
+                for name, size in now.items():
+                    highest[name] = max(highest[name], size)
+                time.sleep(POLL_S)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        code = process.wait()
+        ended.set()
+        watcher.join()
+    assert code == 0, "the hour failed"
+    return highest
+
+
+def main() -> None:
+    """Measure, and print a Markdown table."""
+    print("| case | hour | Python peak MB | JVM peak MB | all MB | ratio |\n| --- | --- | --- | --- | --- | --- |")
+    for case in _ours.CASES:
+        first = 0
+        for name, files in FILES.items():
+            folder = FOLDER / name.replace(" ", "")
+            _events.write_events(folder / "raw", rows=files * ROWS_A_FILE, files=files)
+            _ours.write_project(folder)
+            highest = peak(folder, case)
+            first = first or highest["all"]
+            megabytes = (f"{highest[part] / 1e6:.0f}" for part in ("python", "java", "all"))
+            print(f"| {case} | {name} | {' | '.join(megabytes)} | {highest['all'] / first:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
