@@ -27,7 +27,7 @@ check: setup-dev ## lint, format, types, layers, and what no file here may name
 
 bench: setup-dev ## every benchmark, one after the other
 	@for script in $(BENCHMARKS); do \
-		echo "== $$script"; $(RUN) .venv/bin/python "$$script" $(ARGS) || exit 1; \
+		echo "== $$script"; $(RUN) .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)" $(ARGS) || exit 1; \
 	done
 
 clean: ## remove .venv, .lakehouse (all data and history) and every cache

@@ -1,4 +1,4 @@
-"""Ours, in a process of its own: `python _ours.py FOLDER CASE RUNS` prints a JSON line a run."""
+"""Ours, in a process of its own: `python -m benchmarks._ours FOLDER CASE RUNS` prints a JSON line a run."""
 
 import json
 import os

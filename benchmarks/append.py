@@ -9,19 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import _events
-import _oracle
-import _ours
+from tests.oracle import environment
+
+from benchmarks import _events, _ours
 
 FOLDER = Path(".lakehouse/benchmarks/append").absolute()
 ROWS = 10_000_000
 ROUNDS = 3
 
 
-def timed(python: Path, script: str, case: str) -> dict[str, float]:
+def timed(*command: str) -> dict[str, float]:
     """Run a process of its own, and give its second run."""
-    here = Path(__file__).parent
-    command = [str(python), str(here / script), str(FOLDER), case, "2"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -34,12 +32,12 @@ def main() -> None:
     print(f"{ROWS:,} rows, {size / 1e6:.0f} MB of raw Parquet, best of {ROUNDS} rounds, local[2] each\n")
     print("| case | ours s | JVM Iceberg s | ratio | ours MB | JVM MB | rounds, ours | rounds, JVM |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    oracle = _oracle.python()
+    oracle = str(environment.python())
     for case in _ours.CASES:
         ours, jvm = [], []
         for _ in range(ROUNDS):
-            ours.append(timed(Path(sys.executable), "_ours.py", case))
-            jvm.append(timed(oracle, "_jvm.py", case))
+            ours.append(timed(sys.executable, "-m", "benchmarks._ours", str(FOLDER), case, "2"))
+            jvm.append(timed(oracle, str(Path(__file__).with_name("_jvm.py")), str(FOLDER), case, "2"))
         assert {run["rows"] for run in ours} == {run["rows"] for run in jvm}, "the writers disagree"
         mine, theirs = (min(run["seconds"] for run in runs) for runs in (ours, jvm))
         rounds = (" ".join(f"{run['seconds']:.1f}" for run in runs) for runs in (ours, jvm))

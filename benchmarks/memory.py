@@ -9,8 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-import _events
-import _ours
+from benchmarks import _events, _ours
 
 FOLDER = Path(".lakehouse/benchmarks/memory").absolute()
 FILES = {"200 MB": 6, "2 GB": 60}  # of a million and a quarter rows, 34 MB each
@@ -43,7 +42,7 @@ def resident(root: int) -> dict[str, int]:
 
 def peak(folder: Path, case: str) -> dict[str, int]:
     """Run one hour, and give the highest sums seen."""
-    command = [sys.executable, str(Path(__file__).parent / "_ours.py"), str(folder), case, "1"]
+    command = [sys.executable, "-m", "benchmarks._ours", str(folder), case, "1"]
     highest = {"java": 0, "python": 0, "all": 0}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         ended = threading.Event()

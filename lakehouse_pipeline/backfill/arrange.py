@@ -4,13 +4,13 @@ The transform is the user's; the frame that leaves has exactly the table's colum
 public DataFrame API is used, so that other engines can follow.
 """
 
-import importlib
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+from pyspark import cloudpickle
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
@@ -26,13 +26,14 @@ from pyspark.sql.types import (
     ShortType,
 )
 
-from lakehouse_pipeline.backfill.plan import HourPlan, importable, transform_text
+from lakehouse_pipeline.backfill.functions import fault, load_function, module_file
+from lakehouse_pipeline.backfill.plan import HourPlan, transform_text
 from lakehouse_pipeline.backfill.views import View, read_view, task_count
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.engines.spark import spark_schema, translated
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.engines.spark import SPARK_ERRORS, spark_schema, translated
+from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
 from lakehouse_pipeline.iceberg.data_files import BUCKET
 from lakehouse_pipeline.iceberg.tables import arrow_schema_of, columns_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -92,7 +93,9 @@ def arrange(
     views = {
         join.name: read_view(session, files, _join_view(spec, join.name, plan, files), cores)[0] for join in spec.join
     }
-    with translated(f"{spec.name}: transform"):
+    with translated(
+        str(spec.transform.file) if isinstance(spec.transform, SqlTransform) else f"{spec.file}: transform"
+    ):
         transformed = transform(session, spec, source, views)
         shaped = transformed.select(*conformed(spec, transformed, columns))
         frame = into_buckets(shaped, spec, plan.inputs.bytes, cores)
@@ -136,24 +139,33 @@ def transform(session: SparkSession, spec: TableSpec, source: DataFrame, views: 
 
     Raises:
         ConfigurationError: there is no such function, or it gives no DataFrame.
+        DataError: the function raised.
     """
     if isinstance(spec.transform, SqlTransform):
         for name, frame in {SOURCE: source, **views}.items():
             frame.createOrReplaceTempView(name)
         return session.sql(spec.transform.text)
     if isinstance(spec.transform, FunctionTransform):
-        with importable(spec):
-            module = importlib.import_module(spec.transform.module)
-        function = getattr(module, spec.transform.function, None)
-        if not callable(function):
-            raise ConfigurationError(
-                f"{spec.file}: transform: {spec.transform.module} has no function {spec.transform.function}"
-            )
-        frame = function(source, **views)
-        if not isinstance(frame, DataFrame):
-            raise ConfigurationError(f"{spec.file}: transform: {spec.transform.function} gave no DataFrame: {frame!r}")
-        return frame
+        return _apply(spec, spec.transform, source, views)
     return source
+
+
+def _apply(
+    spec: TableSpec, transform: FunctionTransform, source: DataFrame, views: Mapping[str, DataFrame]
+) -> DataFrame:
+    module, function = load_function(spec, transform)
+    # Its functions travel to Spark's workers by value: those do not look beside the spec.
+    cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    name = f"{spec.file}: transform: {transform.function}"
+    try:
+        frame = function(source, **views)
+    except (LakehouseError, *SPARK_ERRORS):
+        raise  # said by `translated`
+    except Exception as error:
+        raise DataError(f"{name} failed: {fault(error, module_file(spec, transform))}") from error
+    if not isinstance(frame, DataFrame):
+        raise ConfigurationError(f"{name} gave no DataFrame: {frame!r}")
+    return frame
 
 
 def conformed(spec: TableSpec, frame: DataFrame, columns: tuple[Column, ...]) -> list[SparkColumn]:

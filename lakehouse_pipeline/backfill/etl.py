@@ -6,26 +6,30 @@ would cost as much again as reading and encoding them.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
 from lakehouse_pipeline.backfill.arrange import arrange, cores_of, source_view
 from lakehouse_pipeline.backfill.plan import HourPlan
-from lakehouse_pipeline.backfill.views import SPLIT_BYTES, View, read_splits, task_count
+from lakehouse_pipeline.backfill.views import SPLIT_BYTES, View, read_splits, read_view, task_count
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.engines.spark import spark_schema
+from lakehouse_pipeline.engines.spark import spark_schema, translated
+from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import (
     BUCKET,
     WRITTEN,
+    OtherHourError,
     WriteTarget,
     WrittenFile,
     write_batches,
     written_files,
 )
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.sources.readers import FILE_COLUMN, POSITION_COLUMN
 from lakehouse_pipeline.sources.splits import balance, plan_splits
 
 ROWS_READ = "rows_read"
@@ -70,11 +74,19 @@ def run_etl(
         DataError: the objects are not what the spec says.
         TransientError: the store did not answer within its retries.
     """
-    if is_direct(spec, columns):
-        etl = copy_hour(session, files, source_view(spec, plan, files, columns, rejects), target, cores_of(session))
-    else:
-        arranged = arrange(session, spec, plan, files, columns=columns, rejects=rejects)
-        etl = Etl(write(arranged.frame, target), arranged.rows_read())
+    view = source_view(spec, plan, files, columns, rejects)
+    doing = f"{spec.name} {plan.hour}"
+    try:
+        with translated(doing):
+            if is_direct(spec, columns):
+                etl = copy_hour(session, files, view, target, cores_of(session))
+            else:
+                arranged = arrange(session, spec, plan, files, columns=columns, rejects=rejects)
+                etl = Etl(write(arranged.frame, target), arranged.rows_read())
+    except OtherHourError as error:
+        with translated(doing):
+            place = first_of_other_hours(session, files, view, spec.hour, plan.hour)
+        raise OtherHourError(f"{place}: {error}" if place else str(error)) from None
     return Etl(sorted(etl.files, key=lambda file: file.path.rpartition("/")[2]), etl.rows_read)
 
 
@@ -119,6 +131,23 @@ def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target:
         written_files(gathered.drop_columns([ROWS_READ]).to_batches()),
         sum(gathered.column(ROWS_READ).to_pylist()),
     )
+
+
+def first_of_other_hours(
+    session: SparkSession, files: LakehouseFileIO, view: View, column: str, hour: HourWindow
+) -> str | None:
+    """Find where a row of another hour stands, as `file:position`; None if the source has no such row or column.
+
+    The writer sees rows that have been through a transform and knows no file; the source is read again to say it.
+    """
+    if column not in view.schema.names:
+        return None
+    frame, _ = read_view(session, files, replace(view, rejects=None, provenance=True), cores_of(session))
+    start, end = (F.lit(moment.replace(tzinfo=None).isoformat()) for moment in (hour.start, hour.end))
+    kind = frame.schema[column].dataType
+    outside = (F.col(column) < start.cast(kind)) | (F.col(column) >= end.cast(kind))
+    found = frame.filter(outside).select(FILE_COLUMN, POSITION_COLUMN).limit(1).collect()
+    return f"{found[0][0]}:{found[0][1]}" if found else None
 
 
 class _Counted:

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.arrange import bucket_count, cores_of, new_columns
 from lakehouse_pipeline.backfill.checks import Check, check_rows
-from lakehouse_pipeline.backfill.close import remove_files, remove_manifests
+from lakehouse_pipeline.backfill.close import remove_files
 from lakehouse_pipeline.backfill.etl import run_etl
 from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
@@ -172,14 +172,17 @@ class _AttemptOfHour:
             recipe=self.plan.recipe,
             buckets=bucket_count(self.bench.spec, inputs.bytes, cores_of(session)) if session else 0,
         )
-        self.attempt_id = attempt.id
-        self.held.advance(epoch=self.held.record.epoch + 1, state="open", attempt=attempt, outcome=None)
+        self.attempt_id, earlier = attempt.id, self.held.record
+        self.held.advance(epoch=earlier.epoch + 1, state="open", attempt=attempt, outcome=None)
         self._emit("attempt.opened")
+        if earlier.attempt and earlier.state != "committing":
+            # It can be neither sealed nor sent any more: both are said in the record first, and that is ours now.
+            self._remove(earlier.attempt)
         try:
             seal = self._write(session, attempt) if session else self._empty(attempt)
             self.held.advance(state="sealed", attempt=attempt.model_copy(update={"seal": seal}))
         except BaseException as error:
-            self._close_unsealed(attempt, error)
+            self._close(attempt, error)
             raise
         self._emit("attempt.sealed", files=seal.files, rows=seal.rows)
         return self._commit()
@@ -191,7 +194,7 @@ class _AttemptOfHour:
         table, plan, spec = self.table, self.plan, self.bench.spec
         rejects = table.ledger.rejects_url(plan.hour, attempt.id)
         target = table.target(plan.hour, attempt.id, spec.file_size)
-        with self.stages.timed("etl"), translated(f"{spec.name} {plan.hour}"):
+        with self.stages.timed("etl"):
             etl = run_etl(
                 session,
                 spec,
@@ -203,7 +206,7 @@ class _AttemptOfHour:
             )
         written, rows_read = etl.files, etl.rows_read
         rejected = count_rejects(table.files, rejects) if spec.source.bad_rows == "reject" else 0
-        with self.stages.timed("check"):
+        with self.stages.timed("check"), translated(f"{spec.name} {plan.hour}"):
             self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read),)
             if spec.key:
                 self.checks += (check_keys(session, spec, written, table),)
@@ -224,7 +227,7 @@ class _AttemptOfHour:
             with self.stages.timed("commit"):
                 replaced = self.table.replace(self.plan.hour, attempt, before_send=record)
         except CommitConflictError as error:
-            self._close_superseded(attempt, error)
+            self._close(attempt, error)  # none of its commits landed, or can
             raise
         except BaseException as error:
             self._keep_sealed(error)
@@ -241,20 +244,30 @@ class _AttemptOfHour:
         self._emit("attempt.committed", snapshot_id=replaced.snapshot_id)
         return self._result(committed)
 
-    def _close_unsealed(self, attempt: Attempt, error: BaseException) -> None:
-        """Remove what an attempt wrote before it failed; what cannot be removed now is said and left."""
+    def _close(self, attempt: Attempt, error: BaseException) -> None:
+        """Remove what an attempt wrote that is not part of the table, and say what cannot be removed now.
+
+        The record comes first: whoever still means to commit the attempt is refused from then on. Where it is not this
+        run's any more, or the answer to the writing of the seal was lost, somebody may have taken the attempt further.
+        """
         with _told(f"attempt {attempt.id} of {self.plan.hour}"):
-            remove_files(self.table, self.plan.hour, attempt)
-            self.held.advance(state="idle", attempt=None, outcome=self._outcome("failed", error))
+            try:
+                self.held.advance(state="idle", attempt=None, outcome=self._outcome("failed", error))
+            except CommitConflictError:
+                if self._is_recorded(attempt) or self.table.was_committed(attempt.id):
+                    return
+            self._remove(attempt)
         self._emit("attempt.closed", error=type(error).__name__)
 
-    def _close_superseded(self, attempt: Attempt, error: BaseException) -> None:
-        """Remove a sealed attempt that certainly did not land and never can."""
+    def _remove(self, attempt: Attempt) -> None:
         with _told(f"attempt {attempt.id} of {self.plan.hour}"):
-            self.held.advance(state="idle", attempt=None, outcome=self._outcome("failed", error))
             remove_files(self.table, self.plan.hour, attempt)
-            remove_manifests(self.table, attempt)
-        self._emit("attempt.closed", error=type(error).__name__)
+
+    def _is_recorded(self, attempt: Attempt) -> bool:
+        """Tell whether the hour's record, as it is now, holds an attempt."""
+        record = self.table.ledger.hour(self.plan.hour).record
+        held = record.attempt.id if record.attempt else None
+        return attempt.id in (held, record.committed.attempt if record.committed else None)
 
     def _keep_sealed(self, error: BaseException) -> None:
         with _told(f"attempt {self._attempt().id} of {self.plan.hour}"):

@@ -6,19 +6,17 @@ holds that commit's files.
 """
 
 import hashlib
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from lakehouse_pipeline.backfill.functions import module_file
 from lakehouse_pipeline.config.paths import render, uses_hour
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
-from lakehouse_pipeline.errors import ConfigurationError, DataError
+from lakehouse_pipeline.config.types import Column
+from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger import HourRecord
@@ -163,18 +161,23 @@ def recipe_of(spec: TableSpec, dimensions: Mapping[str, tuple[SourceObject, ...]
     Raises:
         ConfigurationError: the transform's module is not to be found.
     """
+    # Spelled out, not dumped: a new key of a spec, at its default, must not make every hour of every table run again.
     parts = {
         "transform": transform_text(spec),
-        "columns": [column.model_dump() for column in spec.target_columns or ()],
-        "source": spec.source.model_dump(mode="json", exclude={"path"}),
-        "join": [join.model_dump(mode="json", exclude={"path"}) for join in spec.join],
+        "columns": _columns_text(spec.target_columns),
+        "source": [spec.source.format, _columns_text(spec.source.columns), spec.source.bad_rows, spec.source.missing],
+        "join": [[join.name, join.format, _columns_text(join.columns), join.missing] for join in spec.join],
         "hour": spec.hour,
         "other_hours": spec.other_hours,
         "key": spec.key,
-        "sort": [field.model_dump() for field in spec.sort],
+        "sort": [[field.column, field.descending] for field in spec.sort],
         "dimensions": {name: fingerprint(objects) for name, objects in dimensions.items()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _columns_text(columns: tuple[Column, ...] | None) -> list[str]:
+    return [f"{column.name}: {column.type}{'!' if column.required else ''}" for column in columns or ()]
 
 
 def dimensions_of(spec: TableSpec, files: LakehouseFileIO) -> dict[str, tuple[SourceObject, ...]]:
@@ -187,27 +190,13 @@ def dimensions_of(spec: TableSpec, files: LakehouseFileIO) -> dict[str, tuple[So
 
 
 def transform_text(spec: TableSpec) -> str:
-    """Give the text of the transform: the SQL, or the source of the function's module, which is not imported here."""
+    """Give the text of the transform: the SQL, or the source of the function's module, which is not run here.
+
+    Raises:
+        ConfigurationError: the transform's module is not to be found.
+    """
     if isinstance(spec.transform, SqlTransform):
         return spec.transform.text
     if isinstance(spec.transform, FunctionTransform):
-        with importable(spec):
-            found = importlib.util.find_spec(spec.transform.module)
-        if found is None or found.origin is None:
-            raise ConfigurationError(
-                f"{spec.file}: transform: there is no module {spec.transform.module} "
-                f"(looked beside the spec and on the Python path)"
-            )
-        return Path(found.origin).read_text(encoding="utf-8") + spec.transform.function
+        return module_file(spec, spec.transform).read_text(encoding="utf-8") + spec.transform.function
     return ""
-
-
-@contextmanager
-def importable(spec: TableSpec) -> Iterator[None]:
-    """Let modules beside the spec be imported."""
-    folder = str(spec.file.parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.types import (
@@ -65,10 +66,17 @@ _TYPES: Mapping[pa.DataType, DataType] = {
     pa.binary(): BinaryType(),
 }
 
-_OURS = re.compile(
-    r"^lakehouse_pipeline\.[\w.]+\.(\w+): (.*?)(?=\n\s*\n|\n\s+at |\nTraceback|\n SQLSTATE|\Z)",
-    re.DOTALL | re.MULTILINE,
+SPARK_ERRORS = (PySparkException, Py4JError)  # the second where PySpark has no class for what the JVM raised
+
+_END = r"(?=\n\s*\n|\n\s+at |\nTraceback|\n SQLSTATE|\Z)"
+_OURS = re.compile(rf"^lakehouse_pipeline\.[\w.]+\.(\w+): (.*?){_END}", re.DOTALL | re.MULTILINE)
+_PYTHON = re.compile(
+    rf'^  File "([^"]+)", line (\d+), in [^\n]+\n(?:    [^\n]*\n)*(?! )(.*?){_END}', re.DOTALL | re.MULTILINE
 )
+_CAUSE = re.compile(r"^(?:: |Caused by: )(org\.apache\.spark\..+)$", re.MULTILINE)
+_CLASSES = re.compile(r"^.*\b[\w.]+(?:Exception|Error): (?=.)")
+# SQL's classes of cardinality, data, constraints, syntax, and what raise_error raises.
+_OF_THE_DATA = re.compile(r"SQLSTATE: (?:21|22|23|42|P0)|\[(?:CAST|NUMERIC|DIVIDE|ARITHMETIC|INVALID)_")
 
 
 def open_session(engine: str, name: str) -> SparkSession:
@@ -145,35 +153,45 @@ def translated(doing: str) -> Iterator[None]:
 
     Raises:
         ConfigurationError: Spark does not understand the query.
-        LakehouseError: what a task raised.
+        DataError: an expression or a function of the user's met a value that it cannot take.
+        LakehouseError: what a task raised; or Spark itself failed.
     """
     try:
         yield
     except AnalysisException as error:
-        raise ConfigurationError(f"{doing}: {_first_line(error)}") from None
-    except PySparkException as error:
+        raise ConfigurationError(f"{doing}: {_said(str(error))}") from None
+    except SPARK_ERRORS as error:
         raise _from_task(doing, str(error)) from error
 
 
 def _from_task(doing: str, text: str) -> LakehouseError:
-    found = _OURS.findall(text)
-    if found:
+    if found := _OURS.findall(text):
         name, message = found[-1]
         return _class_named(name)(message.strip())
-    if re.search(r"SQLSTATE: 22|\[(CAST|NUMERIC|DIVIDE|ARITHMETIC|INVALID)_", text):
-        return DataError(f"{doing}: {text.splitlines()[0]}")
-    return LakehouseError(f"{doing}: {text}")
+    if found := _PYTHON.findall(text):
+        file, line, message = found[-1]
+        # In our own code it is no fault of the data.
+        kind = LakehouseError if Path(errors.__file__).parent in Path(file).parents else DataError
+        return kind(f"{doing}: {message.strip()} ({file}, line {line})")
+    kind = DataError if _OF_THE_DATA.search(text) else LakehouseError
+    return kind(f"{doing}: {_said(text)}")
+
+
+def _said(text: str) -> str:
+    """Give the sentence of an error, which Spark says with its query, or PySpark with the JVM's stack."""
+    causes = _CAUSE.findall(text) or text.strip().splitlines()[:1] or ["Spark gave no reason"]
+    return _CLASSES.sub("", causes[-1]).strip(" :")
 
 
 def _class_named(name: str) -> type[LakehouseError]:
-    """Give the class of the error tree that stands for `name`: itself, or the one that it refines."""
+    """Give the class of the error tree that stands for `name`.
+
+    It is the class itself where a message is all that it is made of, else the one that it refines.
+    """
     seen = [LakehouseError]
     for kind in seen:
         if kind.__name__ == name:
-            return next(base for base in kind.__mro__ if base.__module__ == errors.__name__)
+            plain = kind.__init__ is LakehouseError.__init__
+            return kind if plain else next(base for base in kind.__mro__ if base.__module__ == errors.__name__)
         seen += kind.__subclasses__()
     return LakehouseError
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import requests
 import sqlalchemy.exc
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, RESTError
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, RESTError
 from pyiceberg.manifest import ManifestFile, write_manifest_list
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
@@ -155,16 +155,15 @@ class _CommitLoop:
 
     def once(self) -> Replaced:
         """Read the table, decide what became of earlier sends, and send again if need be."""
-        with translated(f"load {self.identifier}", self.catalog.properties):
-            table = self.catalog.load_table(self.identifier)
+        table = load(self.catalog, self.identifier)
         for earlier in self.sent:
             if table.metadata.snapshot_by_id(earlier.snapshot.snapshot_id) is not None:
-                return self._landed(earlier)
+                return self._landed(table, earlier)
         built = self._current(table) or self._build(table)
         if built is None:
             return Replaced(None, 0, self.tries)
         self._send(table, built)
-        return self._landed(built)
+        return self._landed(table, built)
 
     def _current(self, table: Table) -> _Built | None:
         """Give the last commit sent, if it still fits the table."""
@@ -178,8 +177,8 @@ class _CommitLoop:
             return None
         try:
             self.before_send(built.base, built.snapshot.snapshot_id)
-        except LakehouseError:
-            _discard(table, built)
+        except BaseException:
+            _delete(table, built.own_files)
             raise
         self.sent.append(built)
         return built
@@ -205,8 +204,11 @@ class _CommitLoop:
         try:
             # The one face that sends prepared updates and also honours write.metadata.delete-after-commit.enabled.
             table._do_commit(updates=updates, requirements=requirements)  # noqa: SLF001
-        except CommitFailedException as error:
+        except (CommitFailedException, ValueError) as error:
             # Not proof that it did not land (a reply may be lost and the request sent again): once() reads back.
+            # ValueError is PyIceberg's word where a commit to another branch took the sequence number.
+            if isinstance(error, LakehouseError):
+                raise
             raise _RetryableConflictError(f"{self.identifier}: {error}") from None
         except (RESTError, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError, TransientError) as error:
             raise CommitStateUnknownError(
@@ -214,12 +216,11 @@ class _CommitLoop:
                 f"({type(error).__name__}: {error})"
             ) from None
 
-    def _landed(self, built: _Built) -> Replaced:
+    def _landed(self, table: Table, built: _Built) -> Replaced:
         events.emit("commit.landed", self.identifier, snapshot_id=built.snapshot.snapshot_id, tries=self.tries)
-        table = self.catalog.load_table(self.identifier) if len(self.sent) > 1 else None
         for other in self.sent:
-            if table and other is not built:  # `main` moved off its base when `built` landed
-                _discard(table, other)
+            if other is not built:  # `main` moved off its base when `built` landed
+                _delete(table, other.own_files)
         removed = sum(file.content == 0 for file in built.removed)
         return Replaced(built.snapshot.snapshot_id, removed, self.tries)
 
@@ -234,18 +235,33 @@ class _CommitLoop:
             raise error
         try:
             table = self.catalog.load_table(self.identifier)
-        except Exception as unreachable:  # noqa: BLE001  # whatever a catalog raises, the answer is: not known
+            reached = _reached_since(table, self.sent[0])
+        except Exception as unreachable:  # noqa: BLE001  # whatever catalog or store raise, the answer is: not known
             raise CommitStateUnknownError(
                 f"{error}; the table could not be read back ({type(unreachable).__name__}: {unreachable})"
             ) from error
         for built in self.sent:
             if table.metadata.snapshot_by_id(built.snapshot.snapshot_id) is not None:
-                return self._landed(built)
+                return self._landed(table, built)
         if any(built.base == head(table) for built in self.sent):
             raise CommitStateUnknownError(f"{error}; it may still land, so nothing was removed") from error
-        for built in self.sent:
-            _discard(table, built)
+        # A commit that landed may have been expired since, but not what later snapshots took over from it.
+        _delete(table, [path for built in self.sent for path in built.own_files if path not in reached])
         raise error
+
+
+def load(catalog: Catalog, identifier: str) -> Table:
+    """Load a table that is known to have been there.
+
+    Raises:
+        SafetyError: it is gone.
+        TransientError: the catalog cannot be reached.
+    """
+    with translated(f"load {identifier}", catalog.properties):
+        try:
+            return catalog.load_table(identifier)
+        except NoSuchTableError:
+            raise SafetyError(f"{identifier} was dropped or renamed while an attempt was under way") from None
 
 
 def head(table: Table) -> int | None:
@@ -262,9 +278,17 @@ def build(table: Table, hours: Sequence[SealedHour]) -> _Built | None:
         SafetyError: a seal is of another table.
     """
     _check_seals(table, hours)
+    own_files: list[str] = []
+    try:
+        return _build(table, hours, own_files)
+    except BaseException:
+        _delete(table, own_files)
+        raise
+
+
+def _build(table: Table, hours: Sequence[SealedHour], own_files: list[str]) -> _Built | None:
     base, snapshot_id, batch = head(table), table.metadata.new_snapshot_id(), uuid.uuid4().hex
     provider = table.location_provider()
-    own_files: list[str] = []
     kept: list[ManifestFile] = []
     removed: list[LiveFile] = []
     ordinals = {sealed.hour.ordinal for sealed in hours}
@@ -279,11 +303,7 @@ def build(table: Table, hours: Sequence[SealedHour]) -> _Built | None:
         kept.append(copy)
         removed += gone
         own_files += [path] if gone else []
-    try:
-        _check_unchanged(hours, removed)
-    except CommitConflictError:
-        _delete(table, own_files)
-        raise
+    _check_unchanged(hours, removed)
     added = [
         sealed_manifest_file(manifest, sealed.hour, sealed.seal.spec_id, snapshot_id)
         for sealed in hours
@@ -292,6 +312,7 @@ def build(table: Table, hours: Sequence[SealedHour]) -> _Built | None:
     if not added and not removed:
         return None
     manifest_list = provider.new_metadata_location(f"snap-{snapshot_id}-0-{batch}.avro")
+    own_files.append(manifest_list)
     sequence_number = table.metadata.next_sequence_number()
     with write_manifest_list(
         FORMAT_VERSION,
@@ -311,7 +332,7 @@ def build(table: Table, hours: Sequence[SealedHour]) -> _Built | None:
         summary=_summary(table, base, hours, removed, batch),
         schema_id=table.metadata.current_schema_id,
     )
-    return _Built(base, snapshot, tuple(removed), (*own_files, manifest_list))
+    return _Built(base, snapshot, tuple(removed), tuple(own_files))
 
 
 def _check_seals(table: Table, hours: Sequence[SealedHour]) -> None:
@@ -401,8 +422,11 @@ def _summary(
     )
 
 
-def _discard(table: Table, built: _Built) -> None:
-    _delete(table, built.own_files)
+def _reached_since(table: Table, built: _Built) -> set[str]:
+    """Give the manifests of all snapshots that are not older than a commit."""
+    since = built.snapshot.sequence_number or 0
+    snapshots = [snapshot for snapshot in table.metadata.snapshots if (snapshot.sequence_number or 0) >= since]
+    return {manifest.manifest_path for snapshot in snapshots for manifest in snapshot.manifests(table.io)}
 
 
 def _delete(table: Table, paths: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ can be named, and removed, without a listing.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,22 +17,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.io.pyarrow import (
-    compute_statistics_plan,
-    data_file_statistics_from_parquet_metadata,
-    parquet_path_to_id_mapping,
-)
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.sorting import SortOrder
 from pyiceberg.typedef import Record
+from pyiceberg.utils.properties import property_as_bool
 
 from lakehouse_pipeline.errors import DataError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.manifests import ADDED, encode_entry
-from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck
+from lakehouse_pipeline.iceberg.manifests import ADDED, avro_name, encode_entry
+from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck, said
+from lakehouse_pipeline.iceberg.statistics import column_statistics
 from lakehouse_pipeline.iceberg.tables import arrow_schema
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import PreconditionFailedError
@@ -60,6 +58,10 @@ WRITTEN = pa.schema(
         ("entry", pa.binary()),
     ]
 )
+
+
+class OtherHourError(DataError):
+    """A row is of another hour than the one that is written."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ class WriteTarget:
     def file_url(self, bucket: int, file: int, attempt_try: int) -> str:
         """Give the place of a file: Iceberg's object-store layout hashes its relative name into the key."""
         name = f"{bucket:05d}-{self.attempt}-{file}-{attempt_try}.parquet"
-        provider = load_location_provider(self.location, dict(self.properties))
-        if self.properties.get("write.object-storage.enabled") == "true" and (
-            self.properties.get("write.object-storage.partitioned-paths", "true") == "false"
+        properties = dict(self.properties)
+        provider = load_location_provider(self.location, properties)
+        if property_as_bool(properties, TableProperties.OBJECT_STORE_ENABLED, False) and not property_as_bool(
+            properties, TableProperties.WRITE_OBJECT_STORE_PARTITIONED_PATHS, True
         ):
             return provider.new_data_location(name)
         return provider.new_data_location(f"{self._partition_path}/{name}")
@@ -203,7 +206,7 @@ class _BucketWriter:
         self.order = OrderCheck.of(self.target.sort_order, self.target.schema)
         self.row_group_bytes = int(self.target.properties.get("write.parquet.row-group-size-bytes", ROW_GROUP_BYTES))
         self.row_group_rows = int(self.target.properties.get("write.parquet.row-group-limit", ROW_GROUP_ROWS))
-        self.ratio = 0.5  # bytes on storage per Arrow byte; measured from the first row group on
+        self.ratio = 1.0  # bytes on storage per Arrow byte; measured from the first row group on
         self.file: _OpenFile | None = None
         self.buffered: list[pa.RecordBatch] = []
         self.buffered_bytes = self.buffered_rows = 0
@@ -213,8 +216,9 @@ class _BucketWriter:
         rows = conform(rows, self.schema)
         check_hour(rows, self.target.hour, self.target.hour_column)
         self.order.feed(rows)
-        for start in range(0, rows.num_rows, self.row_group_rows):
-            part = rows.slice(start, self.row_group_rows)
+        while rows.num_rows:
+            part = rows.slice(0, self._fitting(rows))
+            rows = rows.slice(part.num_rows)
             self.buffered.append(part)
             self.buffered_bytes += part.nbytes
             self.buffered_rows += part.num_rows
@@ -233,6 +237,11 @@ class _BucketWriter:
         """Arrow bytes that the next row group may have so that the file ends near its target."""
         written = self.file.size() if self.file else 0
         return min(self.row_group_bytes, max(SMALLEST_ROW_GROUP, (self.target.file_size - written) / self.ratio))
+
+    def _fitting(self, rows: pa.RecordBatch) -> int:
+        """Rows that the next row group still has room for, at least one: batches may be larger than row groups."""
+        by_bytes = math.ceil((self._room() - self.buffered_bytes) * rows.num_rows / rows.nbytes)
+        return max(1, min(int(by_bytes), self.row_group_rows - self.buffered_rows))
 
     def _flush(self) -> None:
         table = pa.Table.from_batches(self.buffered)
@@ -311,14 +320,7 @@ class _OpenFile:
         """Write the footer and give the column statistics, by the spec's names."""
         self.writer.close()
         self.sink.close()
-        plan = compute_statistics_plan(self.target.schema, dict(self.target.properties))
-        statistics = data_file_statistics_from_parquet_metadata(
-            parquet_metadata=self.writer.writer.metadata,
-            stats_columns=plan,
-            parquet_column_mapping=parquet_path_to_id_mapping(self.target.schema),
-        ).to_serialized_dict()
-        counted = statistics["value_counts"]  # a column whose metrics mode is `none` has no counts at all
-        return {**statistics, "nan_value_counts": {key: nan for key, nan in self.nans.items() if key in counted}}
+        return column_statistics(self.writer.writer.metadata, self.target.schema, self.target.properties, self.nans)
 
 
 def _entry(target: WriteTarget, url: str, size: int, rows: int, statistics: dict[str, Any]) -> dict[str, Any]:
@@ -329,7 +331,7 @@ def _entry(target: WriteTarget, url: str, size: int, rows: int, statistics: dict
             "content": 0,
             "file_path": url,
             "file_format": "PARQUET",
-            "partition": {target.spec.fields[0].name: target.hour.ordinal},
+            "partition": {avro_name(target.spec.fields[0]): target.hour.ordinal},
             "record_count": rows,
             "file_size_in_bytes": size,
             **{name: [{"key": key, "value": value} for key, value in statistics[name].items()] for name in maps},
@@ -343,7 +345,7 @@ def conform(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Give rows the table's exact columns, types and field ids; no value changes.
 
     Raises:
-        DataError: a required column holds a null.
+        DataError: a required column holds a null, or a value does not fit the table's type.
     """
     columns = []
     for wanted in schema:
@@ -353,7 +355,10 @@ def conform(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
                 f"column {wanted.name} is required, but {column.null_count} of {rows.num_rows} rows have no value; "
                 f'fill or filter them in the transform, or write the column without "!"'
             )
-        columns.append(column if column.type == wanted.type else column.cast(wanted.type))
+        try:
+            columns.append(column if column.type == wanted.type else column.cast(wanted.type))
+        except pa.ArrowInvalid as error:
+            raise DataError(f"column {wanted.name} does not fit the table's {wanted.type}: {error}") from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -361,7 +366,7 @@ def check_hour(rows: pa.RecordBatch, hour: HourWindow, column: str) -> None:
     """Hold every row's event time against the hour.
 
     Raises:
-        DataError: names the first row of another hour.
+        OtherHourError: names the first row of another hour.
     """
     instants = rows.column(column).cast(pa.int64())  # microseconds since 1970, as the type is
     low = hour.ordinal * HOUR_MICROSECONDS
@@ -369,10 +374,11 @@ def check_hour(rows: pa.RecordBatch, hour: HourWindow, column: str) -> None:
     if not rows.num_rows or (limits["min"].as_py() >= low and limits["max"].as_py() < low + HOUR_MICROSECONDS):
         return
     outside = rows.filter(pc.or_(pc.less(instants, low), pc.greater_equal(instants, low + HOUR_MICROSECONDS)))
-    first = {name: str(value) for name, value in outside.slice(0, 1).to_pylist()[0].items()}
-    raise DataError(
+    first = said(outside, 0)
+    raise OtherHourError(
         f"{outside.num_rows} of {rows.num_rows} rows are of another hour than {hour.key} UTC; "
-        f"the first has {column} = {first[column]}: {first}"
+        f"the first has {column} = {first[column]}: {first}. "
+        "Land them in the files of their hour, or filter them in the transform"
     )
 
 

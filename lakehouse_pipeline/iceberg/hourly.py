@@ -11,10 +11,10 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, SealedHour, head, replace_hours
+from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, SealedHour, head, load, replace_hours
 from lakehouse_pipeline.iceberg.data_files import WriteTarget, WrittenFile
 from lakehouse_pipeline.iceberg.manifests import LiveFile, digest, live_files
-from lakehouse_pipeline.iceberg.seals import seal_files
+from lakehouse_pipeline.iceberg.seals import manifest_url, seal_files
 from lakehouse_pipeline.iceberg.tables import arrow_schema, create_table, load_table, open_catalog, table_columns
 from lakehouse_pipeline.ledger import Attempt, Ledger, Seal
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -132,6 +132,19 @@ class HourlyTable:
         """Write the manifests of an attempt."""
         return seal_files(self.table, attempt, written, rows_read=rows_read, rejected=rejected)
 
+    def manifest_url(self, attempt: str, place: int) -> str:
+        """Give the place of one of an attempt's manifests; they are counted from 0."""
+        return manifest_url(self.table, attempt, place)
+
+    def was_committed(self, attempt: str) -> bool:
+        """Tell whether a snapshot of the table, as it is now, was made of a sealed attempt's files."""
+        now, first = load(self.catalog, self.identifier), self.manifest_url(attempt, 0)
+        return any(
+            manifest.manifest_path == first
+            for snapshot in now.metadata.snapshots
+            for manifest in snapshot.manifests(now.io)
+        )
+
     def replace(self, hour: HourWindow, attempt: Attempt, *, before_send: BeforeSend) -> Replaced:
         """Commit a sealed attempt: the hour's live files are then exactly those of the seal.
 
@@ -145,7 +158,7 @@ class HourlyTable:
         try:
             return replace_hours(self.catalog, self.identifier, [sealed], before_send=before_send)
         except CommitConflictError:
-            now = HourlyTable(self.catalog, self.catalog.load_table(self.identifier))
+            now = HourlyTable(self.catalog, load(self.catalog, self.identifier))
             if digest(file.path for file in now.live(hour)) != sealed.seal.digest:
                 raise
             return Replaced(now.head, 0, 0)

@@ -20,19 +20,20 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     ManifestContent,
     ManifestFile,
+    PartitionFieldStats,
     PartitionFieldSummary,
     data_file_with_partition,
     manifest_entry_schema_with_data_file,
 )
 from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import Schema
+from pyiceberg.schema import Schema, make_compatible_name
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import HourTransform
 from pyiceberg.typedef import Properties
-from pyiceberg.types import IntegerType
+from pyiceberg.types import IcebergType, IntegerType, PrimitiveType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
-from lakehouse_pipeline.errors import SafetyError
+from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger import SealedManifest
 
@@ -42,7 +43,8 @@ UNASSIGNED = -1  # a sequence number that the manifest list's writer fills in wi
 
 Entry = dict[str, Any]
 
-_CODECS: dict[str | None, str] = {"gzip": "deflate", "zstd": "zstandard", "snappy": "snappy", "uncompressed": "null"}
+# Iceberg's names of write.avro.compression-codec, and Avro's own. (PyIceberg needs a C library more for snappy.)
+_CODECS: dict[str, AvroCompressionCodec] = {"gzip": "deflate", "zstd": "zstandard", "uncompressed": "null"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,12 @@ def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None
 
 def partition_name(manifest: ManifestFile, metadata: TableMetadata) -> str:
     """Give the name under which a manifest's entries hold their hour."""
-    return hour_field(metadata.specs()[manifest.partition_spec_id], metadata.schema())[1].name
+    return avro_name(hour_field(metadata.specs()[manifest.partition_spec_id], metadata.schema())[1])
+
+
+def avro_name(field: PartitionField) -> str:
+    """Give the name under which entries hold a partition field: Avro's names have no blanks or dashes."""
+    return make_compatible_name(field.name)
 
 
 def live_file(entry: Entry, partition: str) -> LiveFile:
@@ -204,7 +211,7 @@ def write_manifest(
         spec: the partition spec of every file in it.
         schema: of the table.
         content: data or deletes.
-        codec: Iceberg's name of the compression (`write.avro.compression-codec`).
+        codec: Avro's name of the compression (see `codec_of`).
         snapshot_id: the snapshot that the manifest is written for; None while that is not known (a seal).
 
     Raises:
@@ -216,7 +223,7 @@ def write_manifest(
         body,
         avro,
         entries,
-        codec=_CODECS[codec],
+        codec=codec,
         metadata={
             "schema": schema.model_dump_json(),
             "schema-id": str(schema.schema_id),
@@ -228,7 +235,8 @@ def write_manifest(
     )
     with files.new_output(path).create(overwrite=False) as stream:
         stream.write(body.getbuffer().tobytes())
-    return manifest_file(path, len(body.getbuffer()), entries, spec=spec, content=content, snapshot_id=snapshot_id)
+    length = len(body.getbuffer())
+    return manifest_file(path, length, entries, spec=spec, schema=schema, content=content, snapshot_id=snapshot_id)
 
 
 def manifest_file(
@@ -237,19 +245,20 @@ def manifest_file(
     entries: Iterable[Entry],
     *,
     spec: PartitionSpec,
+    schema: Schema,
     content: ManifestContent,
     snapshot_id: int | None,
 ) -> ManifestFile:
     """Sum a manifest's entries up into its line of the manifest list."""
     files, rows = [0, 0, 0], [0, 0, 0]
-    partitions: list[list[Any]] = [[] for _ in spec.fields]
+    partitions = [_statistics(field.field_type) for field in spec.partition_type(schema).fields]
     sequence_numbers = []
     for entry in entries:
         status, data_file = entry["status"], entry["data_file"]
         files[status] += 1
         rows[status] += data_file["record_count"]
         for values, field in zip(partitions, spec.fields, strict=True):
-            values.append(data_file["partition"][field.name])
+            values.update(data_file["partition"][avro_name(field)])
         if status != DELETED and entry.get("sequence_number") is not None:
             sequence_numbers.append(entry["sequence_number"])
     return ManifestFile.from_args(
@@ -266,19 +275,14 @@ def manifest_file(
         added_rows_count=rows[ADDED],
         existing_rows_count=rows[EXISTING],
         deleted_rows_count=rows[DELETED],
-        partitions=[_summary(values) for values in partitions],
+        partitions=[values.to_summary() for values in partitions],
         key_metadata=None,
     )
 
 
-def _summary(values: list[Any]) -> PartitionFieldSummary:
-    known = [value for value in values if value is not None]
-    return PartitionFieldSummary(
-        len(known) < len(values),
-        False,
-        to_bytes(IntegerType(), min(known)) if known else None,
-        to_bytes(IntegerType(), max(known)) if known else None,
-    )
+def _statistics(field_type: IcebergType) -> PartitionFieldStats:
+    assert isinstance(field_type, PrimitiveType)  # noqa: S101  # a partition value is never nested
+    return PartitionFieldStats(field_type)
 
 
 def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: int, snapshot_id: int) -> ManifestFile:
@@ -304,6 +308,13 @@ def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: in
 
 
 def codec_of(properties: Properties) -> AvroCompressionCodec:
-    """Give the compression of the table's Avro files, by Iceberg's names."""
-    codec: AvroCompressionCodec = properties.get("write.avro.compression-codec", "gzip")
+    """Give Avro's name of the compression of the table's manifests and manifest lists.
+
+    Raises:
+        ConfigurationError: it is none that can be written.
+    """
+    name = properties.get("write.avro.compression-codec", "gzip")
+    codec = _CODECS.get(name.lower())
+    if codec is None:
+        raise ConfigurationError(f"write.avro.compression-codec: {name!r} is not supported; set {' or '.join(_CODECS)}")
     return codec

@@ -27,7 +27,7 @@ def seal_files(
     target = int(table.properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
     manifests = []
     for place, part in enumerate(_parts(written, target)):
-        path = table.location_provider().new_metadata_location(f"{attempt}-m{place}.avro")
+        path = manifest_url(table, attempt, place)
         manifest = write_manifest(
             table.io,
             path,
@@ -52,6 +52,11 @@ def seal_files(
         spec_id=spec.spec_id,
         sort_order_id=table.sort_order().order_id,
     )
+
+
+def manifest_url(table: Table, attempt: str, place: int) -> str:
+    """Give the place of one of an attempt's manifests."""
+    return table.location_provider().new_metadata_location(f"{attempt}-m{place}.avro")
 
 
 def _parts(written: Sequence[WrittenFile], target: int) -> Iterator[list[WrittenFile]]:

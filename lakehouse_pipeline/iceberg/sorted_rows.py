@@ -49,9 +49,9 @@ class OrderCheck:
         joined = keys if self.last is None else pa.concat_batches([self.last, keys])
         place = first_out_of_order(joined, self.columns)
         if place is not None:
-            before, after = joined.slice(place, 2).to_pylist()
             raise SafetyError(
-                f"rows reached the writer out of order: {after} after {before}; the engine dropped or changed the sort"
+                f"rows reached the writer out of order: {said(joined, place + 1)} after {said(joined, place)}; "
+                "the engine dropped or changed the sort"
             )
         self.last = keys.slice(keys.num_rows - 1)
 
@@ -61,15 +61,28 @@ def first_out_of_order(rows: pa.RecordBatch, columns: tuple[tuple[str, bool], ..
     if rows.num_rows < 2:  # noqa: PLR2004  # one row is in order
         return None
     undecided = pa.array([True] * (rows.num_rows - 1))
+    wrong = pc.invert(undecided)
     for name, descending in columns:
         less, greater = _compare(rows.column(name))
         if descending:
             less, greater = greater, less
-        wrong = pc.and_(undecided, greater)
-        if pc.any(wrong).as_py():
-            return int(pc.index(wrong, True).as_py())
+        wrong = pc.or_(wrong, pc.and_(undecided, greater))
         undecided = pc.and_(undecided, pc.invert(pc.or_(less, greater)))
-    return None
+    place = int(pc.index(wrong, True).as_py())
+    return None if place < 0 else place
+
+
+def said(rows: pa.RecordBatch, place: int) -> dict[str, str]:
+    """Give a row as people read it; instants that Python has no date for as plain numbers."""
+    row = {name: column[place] for name, column in zip(rows.schema.names, rows.columns, strict=True)}
+    return {name: _said(value) for name, value in row.items()}
+
+
+def _said(value: pa.Scalar) -> str:
+    try:
+        return str(value.as_py())
+    except OverflowError:
+        return str(value.value)
 
 
 def _compare(column: pa.Array) -> tuple[pa.Array, pa.Array]:

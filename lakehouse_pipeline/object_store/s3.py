@@ -27,7 +27,7 @@ class S3Store:
     def __init__(self, settings: S3Settings, counter: RequestCounter) -> None:
         """Reach S3 as `settings` say; count in `counter`."""
         self._settings = settings
-        self._requests = S3Requests(lambda: s3_client(settings), counter)
+        self._requests = S3Requests(lambda: s3_client(settings.connection), counter)
         self._tries = Tries(settings.policy, counter)
 
     def head(self, url: str) -> ObjectInfo | None:

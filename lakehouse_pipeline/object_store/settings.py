@@ -33,8 +33,8 @@ _UNKNOWN_TO_US = {
 
 
 @dataclass(frozen=True)
-class S3Settings:
-    """How to reach S3 and how patiently.
+class S3Connection:
+    """How to reach S3; FileIOs that agree on it share a client.
 
     Attributes:
         endpoint: URL of an S3-compatible server; None is AWS.
@@ -47,9 +47,6 @@ class S3Settings:
         addressing: `path` puts the bucket into the path, `virtual` into the host.
         connect_timeout_s: seconds to wait for a connection.
         request_timeout_s: seconds to wait for the next bytes of an answer.
-        part_size_bytes: of a multipart upload.
-        multipart_threshold_bytes: objects of at least this size are uploaded in parts.
-        policy: tries and waits of each request.
     """
 
     endpoint: str | None = None
@@ -62,6 +59,20 @@ class S3Settings:
     addressing: Addressing = "auto"
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     request_timeout_s: float = REQUEST_TIMEOUT_S
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """How to reach S3, how patiently, and in what pieces.
+
+    Attributes:
+        connection: where S3 is and who asks.
+        part_size_bytes: of a multipart upload.
+        multipart_threshold_bytes: objects of at least this size are uploaded in parts.
+        policy: tries and waits of each request.
+    """
+
+    connection: S3Connection = field(default_factory=S3Connection)
     part_size_bytes: int = PART_SIZE_BYTES
     multipart_threshold_bytes: int = int(PART_SIZE_BYTES * MULTIPART_THRESHOLD)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
@@ -76,19 +87,10 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
         ConfigurationError: names every property that is wrong, half given or not supported.
     """
     reading = _Reading(properties)
-    keys = _credentials(reading)
-    endpoint = reading.text("s3.endpoint")
     part_size = reading.number("s3.multipart.part-size-bytes", int, PART_SIZE_BYTES, SMALLEST_PART_BYTES)
     threshold = reading.number("s3.multipart.threshold", float, MULTIPART_THRESHOLD, 1.0)
     settings = S3Settings(
-        endpoint=endpoint,
-        region=reading.text("s3.region", "client.region"),
-        profile=reading.text("s3.profile-name", "client.profile-name"),
-        **keys,
-        anonymous=bool(reading.flag("s3.anonymous")),
-        addressing=_addressing(reading, endpoint),
-        connect_timeout_s=reading.number("s3.connect-timeout", float, CONNECT_TIMEOUT_S, 0.001),
-        request_timeout_s=reading.number("s3.request-timeout", float, REQUEST_TIMEOUT_S, 0.001),
+        connection=_connection(reading),
         part_size_bytes=part_size,
         multipart_threshold_bytes=int(part_size * threshold),
         policy=_policy(reading),
@@ -98,6 +100,20 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
             reading.problems.append(f"{name}: this FileIO knows no {what}")
     reading.finish()
     return settings
+
+
+def _connection(reading: "_Reading") -> S3Connection:
+    endpoint = reading.text("s3.endpoint")
+    return S3Connection(
+        endpoint=endpoint,
+        region=reading.text("s3.region", "client.region"),
+        profile=reading.text("s3.profile-name", "client.profile-name"),
+        **_credentials(reading),
+        anonymous=bool(reading.flag("s3.anonymous")),
+        addressing=_addressing(reading, endpoint),
+        connect_timeout_s=reading.number("s3.connect-timeout", float, CONNECT_TIMEOUT_S, 0.001),
+        request_timeout_s=reading.number("s3.request-timeout", float, REQUEST_TIMEOUT_S, 0.001),
+    )
 
 
 def _credentials(reading: "_Reading") -> dict[str, str | None]:

@@ -8,15 +8,18 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Arrow multiplies a decimal into its scale without noticing an overflow of 128 bits: 256 bits hold every product of a
-# literal below `_LONG_NUMBER` digits, and narrowing them is checked.
+# Arrow multiplies a decimal into its scale without noticing every overflow of 128 bits. With 256 bits what it does not
+# notice is never 38 digits or fewer, which the narrowing checks; strings must be short for that, as their digits and
+# exponents are not checked.
 _WIDE_DIGITS = 76
-_LONG_NUMBER = 38
-_DIGITS = bytes(0x30 if chr(n) in "0123456789." else 0x20 for n in range(256))
+_SHORT = 38
 
 _FIRST_DAY = date.min
 _FIRST_INSTANT = datetime.min.replace(tzinfo=UTC)
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
+
+
+Rows = tuple[pa.RecordBatch, pa.Array]  # good rows, and the position of each in its file
 
 
 class InexactError(ValueError):
@@ -26,16 +29,6 @@ class InexactError(ValueError):
 def wide(kind: pa.DataType) -> pa.DataType:
     """Give the type to convert to before `checked` narrows it: 256 bits for decimals, else `kind`."""
     return pa.decimal256(_WIDE_DIGITS, kind.scale) if pa.types.is_decimal(kind) else kind
-
-
-def wants_decimals(schema: pa.Schema) -> bool:
-    """Say whether a column is a decimal."""
-    return any(pa.types.is_decimal(field.type) for field in schema)
-
-
-def has_long_number(data: bytes) -> bool:
-    """Say whether a number somewhere in `data` may have too many digits for `wide`."""
-    return b"0" * _LONG_NUMBER in data.translate(_DIGITS)
 
 
 def parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -49,7 +42,7 @@ def parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
             return texts.cast(_written_as(texts)).cast(kind)
         if pa.types.is_integer(kind) and any(_holds(texts, x) for x in "xX"):
             raise InexactError("Arrow reads 0x10 as 16")
-        if pa.types.is_decimal(kind) and (pc.max(pc.binary_length(texts)).as_py() or 0) >= _LONG_NUMBER:
+        if pa.types.is_decimal(kind) and (pc.max(pc.binary_length(texts)).as_py() or 0) > _SHORT:
             raise InexactError("Arrow may read a long number wrongly")
         return texts.cast(wide(kind))
     except pa.ArrowInvalid as error:

@@ -8,6 +8,7 @@ Booleans are true, false, 1 and 0; numbers are finite, without blanks; timestamp
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.csv as pv
@@ -15,10 +16,11 @@ import pyarrow.csv as pv
 from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.sources import columns, values
 from lakehouse_pipeline.sources.bad_rows import BadRows
+from lakehouse_pipeline.sources.columns import Rows
 from lakehouse_pipeline.sources.lines import Block, blocks, first_line
 from lakehouse_pipeline.sources.splits import Split
 from lakehouse_pipeline.sources.stores import Reads
-from lakehouse_pipeline.sources.text_rows import BadLineError, Rows, fault, quoted, rows_of
+from lakehouse_pipeline.sources.text_rows import BadLineError, fault, quickest, quoted, rows_of
 
 # A field in quotes, with what follows the closing one as Arrow keeps it too, or one without; then its end.
 _FIELD = re.compile(r'(?:"((?:[^"]|"")*+)"([^,]*)|([^",][^,]*|))(,|\Z)')
@@ -40,7 +42,8 @@ def read(io: Reads, split: Split, schema: pa.Schema, on_bad: BadRows) -> Iterato
         if block.starts_file:
             names = _names(block.data.partition(b"\n")[0], schema, split.url)
             records = block.without_first()
-        yield quick(records, names, schema) or exact(records, names, schema, split.url, on_bad)
+        exactly = partial(exact, names=names, schema=schema, url=split.url, on_bad=on_bad)
+        yield quickest(records, partial(quick, names=names, schema=schema), exactly)
     if not names:
         raise DataError(f"{split.url} is empty: it has no header line")
 
@@ -68,7 +71,7 @@ def exact(block: Block, names: Names, schema: pa.Schema, url: str, on_bad: BadRo
             return None
         fields = _fields(line)
         if len(fields) != len(names):
-            raise BadLineError(f"has {len(fields)} fields, its header line {len(names)}")
+            raise BadLineError(f"has not {len(names)} fields but {len(fields)}")
         return [_value(fields[index], field, parse) for index, field, parse in wanted]
 
     return rows_of(block, schema, url, on_bad, read_line)

@@ -8,6 +8,7 @@ offset are UTC. NaN and Infinity are no JSON. A binary is the string's UTF-8.
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,11 @@ import pyarrow.json as pj
 
 from lakehouse_pipeline.sources import columns, values
 from lakehouse_pipeline.sources.bad_rows import BadRows
+from lakehouse_pipeline.sources.columns import Rows
 from lakehouse_pipeline.sources.lines import Block, blocks
 from lakehouse_pipeline.sources.splits import Split
 from lakehouse_pipeline.sources.stores import Reads
-from lakehouse_pipeline.sources.text_rows import BadLineError, Rows, fault, quoted, rows_of
+from lakehouse_pipeline.sources.text_rows import BadLineError, fault, quickest, quoted, rows_of
 
 _NOT_FINITE = re.compile(rb"[:\[,]\s*-?(?:NaN|Inf)")
 _BLANKS = " \t\r"
@@ -50,15 +52,14 @@ _Reader = Callable[[object], object]
 def read(io: Reads, split: Split, schema: pa.Schema, on_bad: BadRows) -> Iterator[Rows]:
     """Read the split's good rows, a block at a time, each with its position; `on_bad` hears of the others."""
     for block in blocks(io, split):
-        yield quick(block, schema) or exact(block, schema, split.url, on_bad)
+        exactly = partial(exact, schema=schema, url=split.url, on_bad=on_bad)
+        yield quickest(block, partial(quick, schema=schema), exactly)
 
 
 def quick(block: Block, schema: pa.Schema) -> Rows | None:
     """Parse every line with Arrow; None where a line is bad or where Arrow cannot be trusted."""
     try:
         _check_lines(block)
-        if columns.wants_decimals(schema) and columns.has_long_number(block.data):
-            return None
         table = _table(block.data, schema)
         if len(table) != block.count:
             return None
@@ -151,7 +152,7 @@ def _fields(line: str) -> _Fields:
         raise BadLineError(f"is no JSON at character {error.pos + 1}: {error.msg}") from None
     except ValueError as error:
         raise BadLineError(f"is no JSON: {error}") from None
-    except RecursionError:
+    except RecursionError:  # about 1,000 levels; Arrow skips deeper ones in a field that is not wanted
         raise BadLineError("is nested too deeply") from None
     if not isinstance(fields, _Fields):
         raise BadLineError("is no JSON object")

@@ -27,7 +27,9 @@ _NO_TEXT = {
     rb"BZh[1-9]1AY&SY": "is bzip2 in spite of its name: land it with the suffix .bz2",
     rb"\x28\xb5\x2f\xfd": "is Zstandard in spite of its name: land it with the suffix .zst",
     rb"\x04\x22\x4d\x18": "is LZ4 in spite of its name: land it with the suffix .lz4",
-    b"PAR1": "is Parquet in spite of its format",
+    rb"\xfd7zXZ": "is xz, which is not read: land it as .gz, .bz2, .zst or .lz4",
+    rb"PK\x03\x04": "is zip, which is not read: land it as .gz, .bz2, .zst or .lz4",
+    rb"PAR1": "is Parquet in spite of its format",
     rb"\xff\xfe": "is UTF-16: land it as UTF-8",
     rb"\xfe\xff": "is UTF-16: land it as UTF-8",
     rb".{,3}\0": "is no UTF-8 text but UTF-16 or binary: land it as UTF-8",
@@ -56,6 +58,13 @@ class Block:
         """Give the block without its first line."""
         cut = self.data.find(b"\n") + 1 or len(self.data)
         return Block(self.data[cut:], self.count - 1, self.first + (cut if self.at_byte else 1), self.at_byte)
+
+    def halves(self) -> tuple["Block", "Block"]:
+        """Cut the block behind the middle one of its lines, which are two or more."""
+        count = self.count // 2
+        cut = int(self.feeds()[count - 1]) + 1
+        second = Block(self.data[cut:], self.count - count, self.first + (cut if self.at_byte else count), self.at_byte)
+        return Block(self.data[:cut], count, self.first, self.at_byte, self.starts_file), second
 
     def positions(self) -> npt.NDArray[np.int64]:
         """Give the position of each line."""

@@ -9,6 +9,7 @@ from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.sources.stores import Lists, ObjectInfo
 
 _GLOB = re.compile(r"\[!?[^]/]+\]|[*?]")
+_BUCKET = re.compile(r"[^/]*://[^/]*")
 _HIDDEN = ("_", ".")  # markers, temporary files and checksums of the tools that land data
 
 
@@ -34,28 +35,34 @@ def list_objects_of(io: Lists, pattern: str) -> tuple[SourceObject, ...]:
     markers. Without globs the pattern is one object. Nothing found is an empty result; the store's errors pass.
 
     Raises:
-        ConfigurationError: the pattern holds `**`, or globs before its path.
+        ConfigurationError: the pattern holds `**` or a glob in its bucket, or is a folder.
     """
-    scheme, _, rest = pattern.partition("://")
-    if "**" in pattern:
-        raise ConfigurationError(f"{pattern}: `**` is not supported; write one `*` for each folder")
-    if _GLOB.search(scheme) or _GLOB.search(rest.partition("/")[0]):
-        raise ConfigurationError(f"{pattern}: globs belong to the path, not to the bucket")
+    _check(pattern)
     glob = _GLOB.search(pattern)
     if glob is None:
         found = io.head(pattern)
         return () if found is None else (_source(found),)
     matches = _matcher(pattern)
     listed = io.list_objects(pattern[: glob.start()])
-    return tuple(sorted(_source(info) for info in listed if matches.fullmatch(info.url)))
+    return tuple(sorted(_source(info) for info in listed if matches.fullmatch(info.url) and not info.url.endswith("/")))
 
 
 def fingerprint(objects: Iterable[SourceObject]) -> str:
     """Give the SHA-256 of the objects' URLs, sizes and ETags, in any order: 64 hex digits."""
     digest = hashlib.sha256()
     for source in sorted(objects):
-        digest.update(f"{len(source.url)}:{source.url} {source.size} {source.etag}\n".encode())
+        digest.update(f"{len(source.url)}:{source.url} {source.size} {len(source.etag)}:{source.etag}\n".encode())
     return digest.hexdigest()
+
+
+def _check(pattern: str) -> None:
+    bucket = _BUCKET.match(pattern)
+    if "**" in pattern:
+        raise ConfigurationError(f"{pattern}: `**` is not supported; write one `*` for each folder")
+    if bucket and _GLOB.search(bucket[0]):
+        raise ConfigurationError(f"{pattern}: globs belong to the path, not to the bucket")
+    if pattern.endswith("/"):
+        raise ConfigurationError(f"{pattern} is a folder; write {pattern}* for the objects in it")
 
 
 def _source(info: ObjectInfo) -> SourceObject:

@@ -14,13 +14,12 @@ import pyarrow.compute as pc
 from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.sources import columns, values
 from lakehouse_pipeline.sources.bad_rows import RAW_LIMIT, BadRow, BadRows
+from lakehouse_pipeline.sources.columns import Rows
 from lakehouse_pipeline.sources.parquet_files import normalised, opened, stored
 from lakehouse_pipeline.sources.splits import Split
 from lakehouse_pipeline.sources.stores import Reads
 
 _LOSSES = (pa.ArrowInvalid, columns.InexactError)
-
-Rows = tuple[pa.RecordBatch, pa.Array]
 
 
 def read(io: Reads, split: Split, schema: pa.Schema, on_bad: BadRows) -> Iterator[Rows]:

@@ -78,8 +78,9 @@ def check_columns(schema: pa.Schema, reserved: tuple[str, ...] = ()) -> None:
 
 
 def shown(text: str) -> str:
-    """Cut a value for a message."""
-    return text if len(text) <= SHOWN_LIMIT else text[:SHOWN_LIMIT] + "…"
+    """Cut a value for a message; lone surrogates, which no file takes, are escaped."""
+    cut = text if len(text) <= SHOWN_LIMIT else text[:SHOWN_LIMIT] + "…"
+    return cut.encode(errors="backslashreplace").decode()
 
 
 def parser_of(kind: pa.DataType) -> Parser:

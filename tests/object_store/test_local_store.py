@@ -118,7 +118,10 @@ def test_replacing_holds_between_processes(file_io: LakehouseFileIO, tmp_path: P
     assert file_io.get(url).body == b"200"
 
 
-def test_a_file_that_is_written_to_while_it_is_read_is_noticed(file_io: LakehouseFileIO, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [-1, 500_000], ids=["rest", "some"])
+def test_a_file_that_is_written_to_while_it_is_read_is_noticed(
+    file_io: LakehouseFileIO, tmp_path: Path, size: int
+) -> None:
     """Appending to a file that is open here ends its reading with a transient error."""
     path = tmp_path / "x"
     path.write_bytes(b"a" * 1_000_000)
@@ -127,7 +130,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_noticed(file_io: Lakehous
         with path.open("ab") as other:
             other.write(b"b")
         with pytest.raises(TransientError, match=str(path)):
-            stream.read()
+            stream.read(size)
 
 
 @pytest.mark.parametrize("name", ["file/below", "folder"])

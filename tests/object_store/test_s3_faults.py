@@ -143,12 +143,19 @@ class ScriptedS3:
         return Handler
 
 
-@pytest.fixture
-def s3() -> Iterator[ScriptedS3]:
-    """Run a server that answers by script."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[ScriptedS3]:
+    """Run one server for all tests here: a client costs more than a test."""
     server = ScriptedS3()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def s3(server: ScriptedS3) -> ScriptedS3:
+    """Give the server with an empty script."""
+    server.script, server.asked = [], []
+    return server
 
 
 RESET = Answer(0)
@@ -369,15 +376,16 @@ def test_reads_ask_for_the_version_they_began_with(s3: ScriptedS3) -> None:
 
 
 @pytest.mark.parametrize(
-    "smaller",
+    "other",
     [
         pytest.param(error(416, "InvalidRange"), id="416"),
-        pytest.param(Answer(206, b"abc", {"ETag": '"e1"', "Content-Range": "bytes 0-2/3", **LATE}), id="206"),
+        pytest.param(Answer(206, b"abc", {"ETag": '"e1"', "Content-Range": "bytes 0-2/3", **LATE}), id="smaller"),
+        pytest.param(Answer(206, bytes(10), {"ETag": '"e1"', "Content-Range": "bytes 0-9/20", **LATE}), id="larger"),
     ],
 )
-def test_an_object_of_another_size_is_another_version(s3: ScriptedS3, smaller: Answer) -> None:
+def test_an_object_of_another_size_is_another_version(s3: ScriptedS3, other: Answer) -> None:
     """Where the size was told without an ETag, an object that has another one is not read."""
-    s3.script = [smaller]
+    s3.script = [other]
     with s3.file_io().open_read(URL, size=10) as stream, pytest.raises(TransientError, match=URL):
         stream.read()
 
@@ -522,13 +530,10 @@ def test_a_listing_goes_on_where_it_was(s3: ScriptedS3) -> None:
     def page(key: str, following: str) -> Answer:
         more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{following}</NextContinuationToken>"
         found = (
-            f"<Contents><Key>{key}</Key><Size>1</Size><ETag>e</ETag>"
+            f"<EncodingType>url</EncodingType><Contents><Key>{key}</Key><Size>1</Size><ETag>e</ETag>"
             "<LastModified>2013-01-01T10:00:00.000Z</LastModified></Contents>"
         )
-        return Answer(
-            200,
-            f"<ListBucketResult><EncodingType>url</EncodingType>{found}{more if following else ''}</ListBucketResult>".encode(),
-        )
+        return Answer(200, f"<ListBucketResult>{found}{more if following else ''}</ListBucketResult>".encode())
 
     s3.script = [page("a%20b", "t1"), SLOW_DOWN, page("c", "")]
     assert [info.url for info in s3.file_io().list_objects("s3://bucket/")] == ["s3://bucket/a b", "s3://bucket/c"]

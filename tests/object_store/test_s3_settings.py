@@ -3,7 +3,7 @@
 import pytest
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.object_store.settings import S3Settings, read_settings
+from lakehouse_pipeline.object_store.settings import S3Connection, S3Settings, read_settings
 from lakehouse_pipeline.retry import RetryPolicy
 
 MIB = 1024 * 1024
@@ -37,15 +37,17 @@ def test_all_properties_are_read() -> None:
             "s3.retry.max-wait-ms": "200",
         }
     ) == S3Settings(
-        endpoint="http://127.0.0.1:8333",
-        region="eu-west-1",
-        profile="team",
-        access_key_id="id",
-        secret_access_key="secret",  # noqa: S106  # a test's
-        session_token="token",  # noqa: S106  # a test's
-        addressing="path",
-        connect_timeout_s=2.5,
-        request_timeout_s=7.0,
+        connection=S3Connection(
+            endpoint="http://127.0.0.1:8333",
+            region="eu-west-1",
+            profile="team",
+            access_key_id="id",
+            secret_access_key="secret",  # noqa: S106  # a test's
+            session_token="token",  # noqa: S106  # a test's
+            addressing="path",
+            connect_timeout_s=2.5,
+            request_timeout_s=7.0,
+        ),
         part_size_bytes=8 * MIB,
         multipart_threshold_bytes=16 * MIB,
         policy=RetryPolicy(tries=5, total_s=30, min_wait_s=0.01, max_wait_s=0.2),
@@ -64,15 +66,15 @@ def test_all_properties_are_read() -> None:
 )
 def test_buckets_stand_in_the_path_or_the_host(properties: dict[str, str], addressing: str) -> None:
     """An endpoint means path style, unless a property of Java's or PyIceberg's says otherwise."""
-    assert read_settings(properties).addressing == addressing
+    assert read_settings(properties).connection.addressing == addressing
 
 
 def test_client_properties_stand_in_for_s3s() -> None:
     """PyIceberg's `client.*` credentials and region are used where `s3.*` has none."""
-    settings = read_settings(
+    connection = read_settings(
         {"client.access-key-id": "id", "client.secret-access-key": "secret", "client.region": "r", "s3.region": "first"}
-    )
-    assert (settings.access_key_id, settings.secret_access_key, settings.region) == ("id", "secret", "first")
+    ).connection
+    assert (connection.access_key_id, connection.secret_access_key, connection.region) == ("id", "secret", "first")
 
 
 def test_all_problems_are_said_at_once() -> None:

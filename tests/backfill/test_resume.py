@@ -1,0 +1,311 @@
+"""Up to the seal a failure costs the attempt and leaves nothing behind; from the seal on it costs a commit."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import requests
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import CommitTableResponse, Table
+
+from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.hour import Bench, HourResult, run_hour
+from lakehouse_pipeline.errors import (
+    CommitConflictError,
+    CommitStateUnknownError,
+    DataError,
+    LakehouseError,
+    TransientError,
+)
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg import commit
+from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.ledger import HourLedger, HourRecord
+from lakehouse_pipeline.retry import RetryPolicy
+from tests.projects import HOUR, NEXT, Project, row
+
+COLUMNS = "{at: timestamptz!, id: long!, size: double}"
+COUNTING = """\
+from pathlib import Path
+
+
+def count(source):
+    with (Path(__file__).parent / "calls").open("a") as calls:
+        calls.write("x")
+    return source
+"""
+WINDOW = HourWindow.from_key(HOUR)
+
+
+@dataclass
+class UnrulyCatalog:
+    """A catalog in front of another, whose commits go wrong in a planned way.
+
+    Attributes:
+        inner: the real one.
+        lands: whether commits get through before their answer is lost.
+        silent: whether it answers nothing more after the first commit.
+    """
+
+    inner: Catalog
+    lands: bool
+    silent: bool
+    sent: int = 0
+
+    def load_table(self, identifier: str) -> Table:
+        """Load a table that commits here."""
+        if self.sent and self.silent:
+            raise requests.ConnectionError("no route")
+        table = self.inner.load_table(identifier)
+        table.catalog = cast("Catalog", self)
+        return table
+
+    def commit_table(self, table: Table, requirements: Any, updates: Any) -> CommitTableResponse:
+        """Lose the answer, if not the commit."""
+        self.sent += 1
+        if self.lands:
+            self.inner.commit_table(table, requirements, updates)
+        raise requests.ConnectionError("reset by peer")
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave all else to the real one."""
+        return getattr(self.inner, name)
+
+
+def _unruly(project: Project, *, lands: bool, silent: bool) -> Bench:
+    bench = project.bench()
+    catalog = cast("Catalog", UnrulyCatalog(bench.warehouse.catalog, lands, silent))
+    return replace(bench, warehouse=Warehouse(catalog, bench.warehouse.files))
+
+
+@pytest.fixture
+def counting(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give a project whose transform counts its calls, in a table that holds another hour; commits are tried twice."""
+    monkeypatch.setattr(commit, "COMMIT_RETRIES", RetryPolicy(tries=2, total_s=5, min_wait_s=0, max_wait_s=0))
+    project.describe({"transform": "t_counting:count", "columns": COLUMNS})
+    project.write("tables/t_counting.py", COUNTING)
+    for hour in (HOUR, NEXT):
+        project.land(hour, [row(hour, 1), row(hour, 2)])
+    project.run(NEXT)
+    return project
+
+
+def _calls(project: Project) -> int:
+    return len((project.folder / "tables/calls").read_text())
+
+
+def _strays(project: Project) -> set[str]:
+    """List the objects of the table that none of its snapshots reaches."""
+    table = project.table.table
+    manifests = [manifest for snapshot in table.snapshots() for manifest in snapshot.manifests(table.io)]
+    reached = {manifest.manifest_path for manifest in manifests}
+    reached |= {snapshot.manifest_list for snapshot in table.snapshots()}
+    reached |= {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
+    for manifest in manifests:
+        reached |= {
+            entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+        }
+    names = {path.rpartition("/")[2] for path in reached}
+    return {path for path in project.files("data") | project.files("metadata") if Path(path).name not in names}
+
+
+@pytest.mark.parametrize(
+    ("lands", "silent", "error"),
+    [
+        pytest.param(False, False, CommitStateUnknownError, id="never arrived"),
+        pytest.param(False, True, CommitStateUnknownError, id="never arrived, and silence"),
+        pytest.param(True, True, CommitStateUnknownError, id="landed, and silence"),
+    ],
+)
+def test_sealed_attempt_outlives_a_failed_commit(
+    counting: Project,
+    lands: bool,  # noqa: FBT001  # a case
+    silent: bool,  # noqa: FBT001  # a case
+    error: type[LakehouseError],
+) -> None:
+    """Files and manifests stay, whatever became of the commit; the next run takes them to the table, without an ETL."""
+    with pytest.raises(error):
+        run_hour(_unruly(counting, lands=lands, silent=silent), WINDOW)
+    record = counting.record()
+    assert record.state == "committing"
+    assert record.attempt is not None
+    assert record.attempt.seal is not None
+    before, calls = counting.files(), _calls(counting)
+    result = counting.run()
+    assert (result.step, result.attempt, _calls(counting)) == ("resume", record.attempt.id, calls)
+    assert counting.files() == before
+    assert (counting.ids(HOUR), counting.ids(NEXT)) == ([1, 2], [1, 2])
+    assert counting.record().state == "idle"
+    # Whose commit was never answered, nobody can tell its manifest list by name any more: that is for a sweep.
+    assert {name for name in _strays(counting) if not name.startswith("snap-")} == set()
+    assert counting.run().step == "skip"
+
+
+def test_lost_answer_is_read_back(counting: Project) -> None:
+    """A commit that landed without an answer is found in the table by the same run."""
+    result = run_hour(_unruly(counting, lands=True, silent=False), WINDOW)
+    assert (result.step, counting.ids(HOUR), counting.record().state) == ("run", [1, 2], "idle")
+    assert result.snapshot_id == counting.table.head
+    assert _strays(counting) == set()
+
+
+@pytest.mark.parametrize("state", ["sealed", "committing"])
+def test_changed_source_is_not_resumed(counting: Project, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sealed attempt of objects that changed since gives way to a new one; nothing of it enters the table."""
+    with monkeypatch.context() as patched:
+        if state == "sealed":
+            patched.setattr(commit, "build", _refuse)
+        with pytest.raises(LakehouseError):
+            run_hour(_unruly(counting, lands=False, silent=False), WINDOW)
+    assert counting.record().state == state
+    counting.land(HOUR, [row(HOUR, 5)])
+    assert (counting.run().step, counting.ids(HOUR)) == ("run", [5])
+    if state == "sealed":
+        assert _strays(counting) == set()
+
+
+def _refuse(*_: object) -> None:
+    raise TransientError("the store is away")
+
+
+def test_lost_answer_to_the_seal_keeps_the_files(counting: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the record may hold the seal, nothing that it names is removed: the next run finds out and resumes."""
+    advance = HourLedger.advance
+
+    def lose_answer(held: HourLedger, **changes: object) -> HourRecord:
+        if changes.get("state") != "sealed":
+            return advance(held, **changes)
+        known = held.record, held._etag
+        advance(held, **changes)
+        held.record, held._etag = known
+        raise TransientError("reset by peer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HourLedger, "advance", lose_answer)
+        with pytest.raises(TransientError, match="reset by peer"):
+            counting.run()
+    calls = _calls(counting)
+    result = counting.run()
+    assert (result.step, counting.ids(HOUR), _calls(counting)) == ("resume", [1, 2], calls)
+    assert _strays(counting) == set()
+
+
+@pytest.mark.parametrize(
+    ("sort", "said"),
+    [pytest.param("[id]", "is not unique", id="sorted"), pytest.param(None, "is not unique", id="unsorted")],
+)
+def test_failed_check_removes_every_file(
+    project: Project, sort: str | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An attempt that fails after all of its files were put, in several buckets or several of one, leaves none."""
+    columns = "{at: timestamptz!, id: long!, text: string}"
+    project.describe({"transform": "t.sql", "columns": columns, "key": "[id]", "file_size": "1MB"})
+    if sort:
+        project.describe({"sort": sort})
+    project.write(
+        "tables/t.sql",
+        "SELECT at, n % 39000 AS id, sha2(CAST(n AS STRING), 512) AS text FROM source "
+        "LATERAL VIEW explode(sequence(id * 1000, id * 1000 + 999)) AS n",
+    )
+    padding = [{**row(HOUR, n), "padding": "x" * 60_000} for n in range(40)]
+    project.land(HOUR, padding)
+    with caplog.at_level(logging.INFO, "lakehouse_pipeline.backfill.close"), pytest.raises(DataError, match=said):
+        project.run()
+    removed = [record.args for record in caplog.records if record.name == "lakehouse_pipeline.backfill.close"]
+    assert [args[1] >= 3 for args in removed if isinstance(args, tuple)] == [True]
+    assert project.files() == set()
+    assert _strays(project) == set()
+
+
+def test_cancelled_attempt_is_closed(project: Project) -> None:
+    """An interrupted run removes its files, and the hour's record says that it was cancelled."""
+    project.describe({"transform": "t_cancelled:f", "columns": COLUMNS})
+    project.write("tables/t_cancelled.py", "def f(source):\n    raise KeyboardInterrupt\n")
+    project.land(HOUR, [row(HOUR, 1)])
+    with pytest.raises(KeyboardInterrupt):
+        project.run()
+    record = project.record()
+    assert (record.state, record.outcome and record.outcome.kind) == ("idle", "cancelled")
+    assert _strays(project) == set()
+
+
+@pytest.fixture
+def at_event() -> Iterator[Callable[[str, Callable[[], HourResult]], None]]:
+    """Give a way to do something once, at the first event of a name."""
+    todo: dict[str, Callable[[], HourResult]] = {}
+
+    def heard(event: events.Event) -> None:
+        if event.name in todo:
+            todo.pop(event.name)()
+
+    with events.subscribed(heard):
+        yield todo.__setitem__
+
+
+@pytest.mark.parametrize("moment", ["attempt.opened", "attempt.sealed", "commit.sent"])
+def test_second_run_of_an_hour_takes_it_over(
+    counting: Project, moment: str, at_event: Callable[[str, Callable[[], HourResult]], None]
+) -> None:
+    """Whoever opens the hour last wins; the other is told, and leaves nothing in the table or beside it."""
+    counting.run()
+    counting.land(HOUR, [row(HOUR, 3)])
+    second: list[HourResult] = []
+
+    def take_over() -> HourResult:
+        if moment != "attempt.opened":  # a source that changes while it is read is an error of its own
+            counting.land(HOUR, [row(HOUR, 4)])
+        second.append(counting.run(force=True))
+        return second[-1]
+
+    at_event(moment, take_over)
+    with pytest.raises(CommitConflictError):
+        counting.run()
+    committed = counting.record().committed
+    assert committed is not None
+    assert [result.attempt for result in second] == [committed.attempt]
+    assert (counting.ids(HOUR), counting.ids(NEXT)) == ([3 if moment == "attempt.opened" else 4], [1, 2])
+    assert _strays(counting) == set()
+    assert counting.run().step == "skip"
+
+
+def test_two_runs_resume_one_attempt(
+    counting: Project, at_event: Callable[[str, Callable[[], HourResult]], None]
+) -> None:
+    """Two runs that commit the same sealed attempt put it into the table once; no file of it is removed."""
+    at_event("attempt.sealed", counting.run)
+    with pytest.raises(CommitConflictError):
+        counting.run()
+    assert counting.ids(HOUR) == [1, 2]
+    assert _strays(counting) == set()
+    assert counting.run().step == "skip"
+
+
+def test_hours_commute(counting: Project, at_event: Callable[[str, Callable[[], HourResult]], None]) -> None:
+    """A run of another hour that commits in between is no conflict."""
+    counting.land(NEXT, [row(NEXT, 9)])
+    at_event("commit.sent", lambda: counting.run(NEXT))
+    assert counting.run().step == "run"
+    assert (counting.ids(HOUR), counting.ids(NEXT)) == ([1, 2], [9])
+    assert _strays(counting) == set()
+
+
+def test_rival_append_supersedes_the_attempt(
+    counting: Project, at_event: Callable[[str, Callable[[], HourResult]], None]
+) -> None:
+    """Rows that somebody else put into the hour while it was written are not lost: the attempt ends, they stay."""
+
+    def append() -> HourResult:
+        table = counting.table
+        rows = [{"at": WINDOW.start, "id": 8, "size": 1.0}]
+        table.table.append(table.table.scan(limit=0).to_arrow().from_pylist(rows, schema=table.arrow_schema))
+        return cast("HourResult", None)
+
+    at_event("attempt.sealed", append)
+    with pytest.raises(CommitConflictError, match="superseded"):
+        counting.run()
+    assert counting.ids(HOUR) == [8]
+    assert _strays(counting) == set()
+    assert (counting.run().step, counting.ids(HOUR)) == ("run", [1, 2])
