@@ -132,7 +132,7 @@ class Outcome(_Model):
         message: what the error said.
     """
 
-    kind: Literal["committed", "skipped", "failed", "cancelled"]
+    kind: Literal["committed", "failed", "cancelled"]
     at: datetime
     run_id: str
     error: str = ""

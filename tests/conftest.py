@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from tests.projects import Project
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks."""
+    config.addinivalue_line("markers", "oracle: compares with Apache Iceberg's JVM implementation, in Spark 3.5")
+
+
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
     """Run a real S3 server with an Iceberg REST catalog: buckets `raw` and `plain`, table bucket `lake`."""

@@ -144,7 +144,11 @@ def transform(session: SparkSession, spec: TableSpec, source: DataFrame, views: 
     if isinstance(spec.transform, SqlTransform):
         for name, frame in {SOURCE: source, **views}.items():
             frame.createOrReplaceTempView(name)
-        return session.sql(spec.transform.text)
+        try:
+            return session.sql(spec.transform.text)
+        finally:  # the query is resolved: another table of this session must not find this one's views
+            for name in (SOURCE, *views):
+                session.catalog.dropTempView(name)
     if isinstance(spec.transform, FunctionTransform):
         return _apply(spec, spec.transform, source, views)
     return source

@@ -47,10 +47,15 @@ def checks_of(spec: TableSpec) -> Mapping[str, str]:
     return {ROWS: rows, **keys}
 
 
-def check_rows(spec: TableSpec, rows: int, rows_read: int | None) -> Check:
+def check_rows(spec: TableSpec, rows: int, rows_read: int | None, rejected: int) -> Check:
     """Hold the rows written against the rows read: equal where nothing transforms them, else not all gone."""
-    if spec.transform is None and rows != rows_read:
+    if spec.transform is None and rows_read is not None and rows != rows_read:
         raise CheckFailedError(ROWS, f"{spec.name}: {rows_read} rows were read and {rows} written")
+    if rejected and not rows_read:
+        raise CheckFailedError(
+            ROWS,
+            f"{spec.name}: all {rejected} rows of the source are bad; is `columns` right? The hour stays as it was",
+        )
     if rows_read and not rows:
         raise CheckFailedError(
             ROWS, f"{spec.name}: {rows_read} rows were read, and the transform left none (is a join or filter wrong?)"

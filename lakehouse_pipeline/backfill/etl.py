@@ -142,7 +142,8 @@ def first_of_other_hours(
     """
     if column not in view.schema.names:
         return None
-    frame, _ = read_view(session, files, replace(view, rejects=None, provenance=True), cores_of(session))
+    # Bad rows are kept once more where the view keeps them, to be removed with the attempt.
+    frame, _ = read_view(session, files, replace(view, provenance=True), cores_of(session))
     start, end = (F.lit(moment.replace(tzinfo=None).isoformat()) for moment in (hour.start, hour.end))
     kind = frame.schema[column].dataType
     outside = (F.col(column) < start.cast(kind)) | (F.col(column) >= end.cast(kind))

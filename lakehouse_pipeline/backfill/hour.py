@@ -23,7 +23,7 @@ from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.views import count_rejects
 from lakehouse_pipeline.config.table import TableSpec
-from lakehouse_pipeline.engines.spark import translated
+from lakehouse_pipeline.engines.spark import ended_with, translated
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
@@ -145,11 +145,11 @@ class _AttemptOfHour:
     attempt_id: str = ""
 
     def skip(self) -> HourResult:
-        """Leave the hour as it is, and say so in its record."""
+        """Leave the hour as it is. Nothing is written: somebody else may be at work on it, forced to."""
         committed = self.held.record.committed
         if committed is None:
             raise LakehouseError(f"{self.plan.hour} was never committed and cannot be skipped")
-        self.held.advance(outcome=self._outcome("skipped"))
+        self.attempt_id = committed.attempt
         return self._result(committed)
 
     def resume(self) -> HourResult:
@@ -179,7 +179,11 @@ class _AttemptOfHour:
             # It can be neither sealed nor sent any more: both are said in the record first, and that is ours now.
             self._remove(earlier.attempt)
         try:
-            seal = self._write(session, attempt) if session else self._empty(attempt)
+            if session:
+                with ended_with(session, attempt.id):
+                    seal = self._write(session, attempt)
+            else:
+                seal = self._empty(attempt)
             self.held.advance(state="sealed", attempt=attempt.model_copy(update={"seal": seal}))
         except BaseException as error:
             self._close(attempt, error)
@@ -207,7 +211,7 @@ class _AttemptOfHour:
         written, rows_read = etl.files, etl.rows_read
         rejected = count_rejects(table.files, rejects) if spec.source.bad_rows == "reject" else 0
         with self.stages.timed("check"), translated(f"{spec.name} {plan.hour}"):
-            self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read),)
+            self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read, rejected),)
             if spec.key:
                 self.checks += (check_keys(session, spec, written, table),)
         self.sample_keys = tuple(file.path for file in written[:SAMPLE_KEYS])
@@ -256,7 +260,10 @@ class _AttemptOfHour:
             except CommitConflictError:
                 if self._is_recorded(attempt) or self.table.was_committed(attempt.id):
                     return
-            self._remove(attempt)
+            if attempt.snapshot_id is None:
+                self._remove(attempt)
+            else:  # an earlier run sent it: it may have landed in a snapshot that was expired since
+                logger.warning("%s: the files of attempt %s stay: it was sent before", self.plan.hour, attempt.id)
         self._emit("attempt.closed", error=type(error).__name__)
 
     def _remove(self, attempt: Attempt) -> None:
@@ -279,7 +286,7 @@ class _AttemptOfHour:
         return self.held.record.attempt
 
     def _outcome(
-        self, kind: Literal["committed", "skipped", "failed", "cancelled"], error: BaseException | None = None
+        self, kind: Literal["committed", "failed", "cancelled"], error: BaseException | None = None
     ) -> Outcome:
         if error is not None and not isinstance(error, Exception):
             kind = "cancelled"  # KeyboardInterrupt, and Dagster's own interruption of a run

@@ -30,7 +30,14 @@ def check_keys(session: SparkSession, spec: TableSpec, written: Sequence[Written
         pa.schema([pa.field(name, columns[name].type) for name in spec.key]),
     )
     frame, _ = read_view(session, table.files, view, cores_of(session))
-    twice = frame.groupBy(*spec.key).agg(F.count(F.lit(1)).alias("_rows")).filter("_rows > 1").limit(SHOWN).collect()
+    twice = (
+        frame.groupBy(*spec.key)
+        .agg(F.count(F.lit(1)).alias("_rows"))
+        .filter("_rows > 1")
+        .limit(SHOWN)
+        .toArrow()
+        .to_pylist()
+    )
     if twice:
         shown = "; ".join(
             f"{', '.join(f'{name} = {row[name]}' for name in spec.key)} ({row['_rows']} rows)" for row in twice

@@ -16,7 +16,7 @@ from lakehouse_pipeline.config.paths import render, uses_hour
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.errors import DataError
+from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger import HourRecord
@@ -83,10 +83,11 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
 
     Raises:
         DataError: nothing is there, and the spec does not say that this means an empty hour.
+        ConfigurationError: there is no such bucket.
         TransientError: the store cannot be reached.
     """
     pattern = render(spec.source.path, hour)
-    source = list_objects_of(files, pattern)
+    source = _listed(spec, files, pattern)
     if not source and spec.source.missing == "fail":
         raise DataError(
             f"{spec.name} {hour}: there is no object at {pattern}. Land it, "
@@ -95,13 +96,20 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
     joins = {}
     for join in spec.join:
         pattern = render(join.path, hour)
-        joins[join.name] = list_objects_of(files, pattern)
+        joins[join.name] = _listed(spec, files, pattern)
         if not joins[join.name] and join.missing == "fail":
             raise DataError(
                 f"{spec.name} {hour}: join {join.name}: there is no object at {pattern}. Land it, "
                 "or write `missing: empty` there if the view is then empty"
             )
     return HourInputs(source, joins)
+
+
+def _listed(spec: TableSpec, files: LakehouseFileIO, pattern: str) -> tuple[SourceObject, ...]:
+    try:
+        return list_objects_of(files, pattern)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{spec.file}: there is no bucket to list {pattern} in; is its name right?") from None
 
 
 def plan_hour(
@@ -140,7 +148,8 @@ def _step(
     attempt, committed = record.attempt, record.committed
     if attempt and attempt.seal and (attempt.source, attempt.recipe) == (source, recipe):
         sealed_for = (attempt.seal.table_uuid, attempt.seal.schema_id)
-        if sealed_for == (state.table_uuid, state.schema_id):
+        untouched = digest(state.live) in {attempt.replaces, attempt.seal.digest}
+        if sealed_for == (state.table_uuid, state.schema_id) and untouched:
             return "resume", f"attempt {attempt.id} is sealed and only waits for its commit"
     if committed is None:
         return "run", "never committed"
@@ -181,11 +190,14 @@ def _columns_text(columns: tuple[Column, ...] | None) -> list[str]:
 
 
 def dimensions_of(spec: TableSpec, files: LakehouseFileIO) -> dict[str, tuple[SourceObject, ...]]:
-    """List the objects of the joins that are the same for every hour."""
+    """List the objects of the joins that are the same for every hour.
+
+    Raises:
+        ConfigurationError: there is no such bucket.
+        TransientError: the store cannot be reached.
+    """
     return {
-        join.name: list_objects_of(files, render(join.path, spec.start))
-        for join in spec.join
-        if not uses_hour(join.path)
+        join.name: _listed(spec, files, render(join.path, spec.start)) for join in spec.join if not uses_hour(join.path)
     }
 
 

@@ -5,8 +5,9 @@ broadcasts them in joins.
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -25,6 +26,9 @@ SMALL_INPUT = 4 * 1024**2  # bytes on storage that the driver reads itself
 SPLIT_BYTES = 64 * 1024**2
 TASK_BYTES = 128 * 1024**2  # source bytes of one read task, as Spark's spark.sql.files.maxPartitionBytes
 LEAST_TASK_BYTES = 16 * 1024**2  # below that another task costs more than it saves
+ANSWERED_WITHIN_S = 5.0  # what was observed is there some milliseconds after its job ended
+
+_COUNT = "_rows_read"
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,42 @@ def _read_in_tasks(
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for task in batch.column(0).to_pylist():
-                yield from read_splits(files, view, tasks[task], task)
+                yield from _counted(read_splits(files, view, tasks[task], task), task, len(tasks))
 
     observed = Observation()
-    frame = session.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, spark_schema(view.read_schema))
-    return frame.observe(observed, F.count(F.lit(1)).alias("rows")), lambda: _observed_rows(observed)
+    schema = spark_schema(view.read_schema.append(pa.field(_COUNT, pa.int64())))
+    frame = session.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, schema)
+    # A set: Spark may run a task twice, and does where it samples rows to place them by range.
+    frame = frame.observe(observed, F.collect_set(_COUNT).alias(_COUNT)).drop(_COUNT)
+    return frame, lambda: _observed_rows(observed, len(tasks))
 
 
-def _observed_rows(observed: Observation) -> int | None:
-    try:
-        return int(observed.get["rows"])
-    except Exception:  # noqa: BLE001  # Spark 4.2 asserts in the JVM where it optimized the observed frame away
-        return None
+def _counted(batches: Iterable[pa.RecordBatch], task: int, tasks: int) -> Iterator[pa.RecordBatch]:
+    """Add a column whose one value, on a task's last row, holds the task and its rows."""
+    rows, held = 0, None
+    for batch in batches:
+        if batch.num_rows:
+            if held is not None:
+                yield held.append_column(_COUNT, pa.nulls(held.num_rows, pa.int64()))
+            rows, held = rows + batch.num_rows, batch
+    if held is not None:
+        last = pa.array([rows * tasks + task], pa.int64())
+        yield held.append_column(_COUNT, pa.concat_arrays([pa.nulls(held.num_rows - 1, pa.int64()), last]))
+
+
+def _observed_rows(observed: Observation, tasks: int) -> int | None:
+    """Give the rows that all tasks read; None where Spark found that it need not read them."""
+    counts: list[int] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # Spark 4.2 asserts in the JVM where it optimized the observed frame away
+            counts.append(sum(count // tasks for count in observed.get[_COUNT]))
+
+    # Where no part of the plan speaks of the view, Spark never answers.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWERED_WITHIN_S)
+    return counts[0] if counts else None
 
 
 def read_splits(files: LakehouseFileIO, view: View, splits: Sequence[Split], task: int) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,7 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.demo.landing import land
 from lakehouse_pipeline.demo.project import init_project
-from lakehouse_pipeline.demo.seaweed import SeaweedServer
+from lakehouse_pipeline.demo.seaweed import HOST, SeaweedServer
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import parse_range
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse, store_of
@@ -40,6 +40,7 @@ catalog: # PyIceberg's own words; S3's keys come from the environment
   uri: ${CATALOG_URI}
   warehouse: s3://lake
   credential: ${AWS_ACCESS_KEY_ID}:${AWS_SECRET_ACCESS_KEY}
+  oauth2-server-uri: ${CATALOG_URI}/v1/oauth/tokens
   s3.endpoint: ${S3_ENDPOINT}
   s3.region: us-east-1
 engine: local[*] # Apache Spark in this process
@@ -62,13 +63,14 @@ def run_demo() -> None:
             f"{len(LANDED_HOURS)} hours in {RAW} in {time.monotonic() - started:.1f} s."
         )
         log = FOLDER / "dagster.log"
-        _say(f"Materializing {RUN_HOURS}, in one run of Dagster and one Spark session (log: {log}):\n")
+        _say(f"Materializing {RUN_HOURS}, in one run of Dagster and one Spark session:\n")
         seconds = materialize(lakehouse, log)
         warehouse = Warehouse.open(lakehouse.catalog)
-        table = warehouse.table(lakehouse.specs[0])
+        table = warehouse.table(lakehouse.spec(TABLE))
         if table is None:
             raise LakehouseError(f"the run made no table; see {log}")
         _show(table, seconds)
+        _say(f"\nDagster's and Spark's log: {log}")
 
 
 def run_dev(port: int) -> int:
@@ -99,6 +101,12 @@ def demo_lakehouse() -> Iterator[Lakehouse]:
             "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
             "S3_ENDPOINT": server.endpoint,
             "CATALOG_URI": server.catalog_uri,
+            "LAKEHOUSE_CONFIG": str((FOLDER / "lakehouse.yaml").absolute()),
+            "NO_PROXY": HOST,
+            # Whoever tries the demo may have credentials and a Dagster of their own: neither is for this server.
+            "AWS_SESSION_TOKEN": None,
+            "AWS_PROFILE": None,
+            "DAGSTER_HOME": None,
         }
         with _environment(environment):
             yield load_lakehouse(FOLDER / "lakehouse.yaml", os.environ)
@@ -181,17 +189,22 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, or take them away, for as long as the block runs."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager

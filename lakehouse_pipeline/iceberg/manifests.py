@@ -71,14 +71,19 @@ def digest(paths: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:32]
 
 
-def hour_field(spec: PartitionSpec, schema: Schema) -> tuple[int, PartitionField]:
-    """Find the `hour` field of a partition spec and its place in the partition tuple.
+def hour_field(spec: PartitionSpec, schema: Schema, source_id: int) -> tuple[int, PartitionField]:
+    """Find the hour's field in a partition spec and its place in the partition tuple.
+
+    Args:
+        spec: any spec of the table.
+        schema: of the table.
+        source_id: the event time's field id: an older spec may have the hour of another column.
 
     Raises:
         SafetyError: files of this spec may hold rows of several hours, so no single hour can be replaced.
     """
     for place, field in enumerate(spec.fields):
-        if isinstance(field.transform, HourTransform):
+        if isinstance(field.transform, HourTransform) and field.source_id == source_id:
             return place, field
     names = ", ".join(f"{f.transform}({schema.find_column_name(f.source_id)})" for f in spec.fields) or "nothing"
     raise SafetyError(
@@ -89,7 +94,7 @@ def hour_field(spec: PartitionSpec, schema: Schema) -> tuple[int, PartitionField
 
 def may_hold(manifest: ManifestFile, metadata: TableMetadata, hours: Iterable[int]) -> bool:
     """Tell from the manifest list alone whether a manifest can have files of one of the hours."""
-    place, _ = hour_field(metadata.specs()[manifest.partition_spec_id], metadata.schema())
+    place, _ = _hour_of(manifest, metadata)
     if not manifest.partitions:
         return True
     summary = manifest.partitions[place]
@@ -132,7 +137,13 @@ def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None
 
 def partition_name(manifest: ManifestFile, metadata: TableMetadata) -> str:
     """Give the name under which a manifest's entries hold their hour."""
-    return avro_name(hour_field(metadata.specs()[manifest.partition_spec_id], metadata.schema())[1])
+    return avro_name(_hour_of(manifest, metadata)[1])
+
+
+def _hour_of(manifest: ManifestFile, metadata: TableMetadata) -> tuple[int, PartitionField]:
+    current = [field.source_id for field in metadata.spec().fields if isinstance(field.transform, HourTransform)]
+    spec = metadata.specs()[manifest.partition_spec_id]
+    return hour_field(spec, metadata.schema(), current[0] if current else -1)
 
 
 def avro_name(field: PartitionField) -> str:

@@ -4,7 +4,7 @@ Schemas, partition specs and sort orders are made here from the spec's words. No
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,12 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.retry import RetryPolicy, retry_call
 
 logger = logging.getLogger(__name__)
+
+# A new SQL catalog gets two tables; of processes that open it at the same moment one makes each.
+OPENING = RetryPolicy(tries=3, total_s=10.0, min_wait_s=0.1, max_wait_s=1.0)
 
 FILE_IO = f"{LakehouseFileIO.__module__}.{LakehouseFileIO.__qualname__}"
 
@@ -62,7 +66,9 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
     _make_sqlite_folder(settings.get("uri", ""))
     with translated("open the catalog", settings):
         try:
-            return load_catalog(name, **settings)
+            return retry_call(
+                OPENING, lambda: load_catalog(name, **settings), on=_is_being_made, name="open the catalog"
+            )
         except ValueError as error:
             raise ConfigurationError(f"the catalog: {error}") from None
 
@@ -92,7 +98,7 @@ def create_table(catalog: Catalog, spec: TableSpec, columns: tuple[Column, ...])
     """
     schema = schema_of(columns)
     with translated(f"create {spec.table}", catalog.properties):
-        with suppress(NamespaceAlreadyExistsError):
+        with suppress(NamespaceAlreadyExistsError, sqlalchemy.exc.IntegrityError):  # the latter is a SQL catalog's
             catalog.create_namespace(spec.table.rpartition(".")[0])
         try:
             table = catalog.create_table(
@@ -131,8 +137,16 @@ def _differences(table: Table, spec: TableSpec) -> Iterator[str]:
     if transforms != [("hour", spec.hour)]:
         parts = ", ".join(f"{transform}({name})" for transform, name in transforms) or "nothing"
         yield f"it is partitioned by {parts}, the spec by hour({spec.hour})"
+    given = [(schema.find_column_name(f.source_id), str(f.transform), f.direction) for f in table.sort_order().fields]
+    wanted = [(f.column, "identity", SortDirection.DESC if f.descending else SortDirection.ASC) for f in spec.sort]
+    if given != wanted:
+        yield f"it is sorted by {_order_text(given)}, the spec by {_order_text(wanted)}"
     if spec.target_columns is not None:
         yield from _column_differences({f.name: f for f in schema.fields}, spec.target_columns)
+
+
+def _order_text(order: Sequence[tuple[str | None, str, SortDirection]]) -> str:
+    return ", ".join(f"{name} {direction.value}" for name, _, direction in order) or "nothing"
 
 
 def _column_differences(table: Mapping[str, NestedField], columns: tuple[Column, ...]) -> Iterator[str]:
@@ -224,7 +238,7 @@ def translated(doing: str, properties: Mapping[str, Any]) -> Iterator[None]:
     where = properties.get("uri") or properties.get("type") or "its default"
     if "://" in str(where):
         scheme, _, rest = str(where).partition("://")
-        where = f"{scheme}://{rest.rpartition('@')[2]}"  # a URI may hold a password
+        where = f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"  # a URI may hold a password
     try:
         yield
     except (UnauthorizedError, ForbiddenError, OAuthError) as error:
@@ -236,6 +250,10 @@ def translated(doing: str, properties: Mapping[str, Any]) -> Iterator[None]:
         ) from None
     except RESTError as error:
         raise TransientError(f"cannot {doing}: the catalog at {where} answered {error}") from None
+
+
+def _is_being_made(error: BaseException) -> bool:
+    return isinstance(error, sqlalchemy.exc.DBAPIError) and "already exists" in str(error)
 
 
 def _make_sqlite_folder(uri: str) -> None:

@@ -6,6 +6,7 @@ not required and never yielded): it would come after all hours, without their fi
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseEr
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
 from lakehouse_pipeline.orchestration.resources import SparkResource
+from lakehouse_pipeline.sources.listing import SourceObject
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.backfill.hour import HourResult
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARTITION_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+# How long loading the definitions waits for a store: seconds, not the minutes that an hour's run is given.
+IMPATIENT = {
+    "s3.retry.num-retries": "2",
+    "s3.retry.total-timeout-ms": "3000",
+    "s3.connect-timeout": "2",
+    "s3.request-timeout": "5",
+}
 
 
 class HourConfig(dg.Config):
@@ -50,8 +59,12 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
     with warnings.catch_warnings():
         # Backfill policies and code references; whoever loads definitions can do nothing about it.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        assets = [table_asset(lakehouse, spec) for spec in lakehouse.specs]
-    jobs = {spec.name: _job(spec, asset) for spec, asset in zip(lakehouse.specs, assets, strict=True)}
+        versions = code_versions(lakehouse)
+        assets = [table_asset(lakehouse, spec, versions[spec.name]) for spec in lakehouse.specs]
+    jobs = {
+        spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
+        for spec, asset in zip(lakehouse.specs, assets, strict=True)
+    }
     return dg.Definitions(
         assets=assets,
         jobs=list(jobs.values()),
@@ -73,9 +86,27 @@ def partitions_of(spec: TableSpec) -> dg.HourlyPartitionsDefinition:
     )
 
 
-def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
+def code_versions(lakehouse: Lakehouse) -> dict[str, str]:
+    """Give each table's recipe as a short hash: Dagster marks hours of another recipe as outdated, and runs none.
+
+    The definitions have to load while the store is away, or nobody could look at what happened. Dimensions that could
+    not be listed do not count then, until the definitions are loaded again.
+    """
+    files = store_of({**lakehouse.catalog, **IMPATIENT})
+    versions, away = {}, False
+    for spec in lakehouse.specs:
+        dimensions: dict[str, tuple[SourceObject, ...]] = {}
+        try:
+            dimensions = {} if away else dimensions_of(spec, files)
+        except LakehouseError as error:
+            away = isinstance(error, TransientError)
+            logger.warning("%s: its dimensions do not count for its code version: %s", spec.name, error)
+        versions[spec.name] = recipe_of(spec, dimensions)[:16]
+    return versions
+
+
+def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.AssetsDefinition:
     """Make the asset of a table."""
-    code_version = _code_version(lakehouse, spec)
 
     @dg.asset(
         name=spec.name,
@@ -87,7 +118,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
         code_version=code_version,
         kinds=_kinds(lakehouse, spec),
         owners=list(spec.owners),
-        group_name=spec.table.rpartition(".")[0].replace(".", "_"),
+        group_name=re.sub(r"\W", "_", spec.table.rpartition(".")[0]),
         metadata=_definition_metadata(spec),
         pool=f"lakehouse_{spec.name}",  # limits the writers of a table where somebody sets its limit
         check_specs=[
@@ -98,11 +129,11 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
         # Definitions are loaded by every tick and command: pyspark is not imported before an hour needs it.
         from lakehouse_pipeline.backfill.hour import Bench, run_hour  # noqa: PLC0415
 
-        failed: dict[HourWindow, LakehouseError] = {}
+        failed: dict[HourWindow, Exception] = {}
         try:
             canonical(_asked_for(context))
             hours = canonical(context.partition_keys)
-            bench = Bench(spec, Warehouse.open(lakehouse.catalog), spark.lazy().get, context.run_id)
+            bench = Bench(spec, Warehouse.open(lakehouse.catalog), spark.lazy().get, context.run.run_id)
         except LakehouseError as error:
             raise _failure(spec, {}, error) from None
         for place, hour in enumerate(hours, start=1):
@@ -111,8 +142,10 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
             except LakehouseError as error:
                 failed[hour] = error
                 context.log.error("%s (%d of %d) failed: %s", hour, place, len(hours), error)  # noqa: TRY400  # ours say it all
-                if isinstance(error, ConfigurationError):
-                    break  # it would be the same for every hour
+                continue
+            except Exception as error:  # a fault of this software costs an hour, too, and not the others
+                failed[hour] = LakehouseError(f"{type(error).__name__}: {error}")
+                context.log.exception("%s (%d of %d) failed", hour, place, len(hours))
                 continue
             context.log_event(_materialization(context.asset_key, result, code_version))
             context.log.info("%s (%d of %d) %s", hour, place, len(hours), _line(result))
@@ -126,23 +159,6 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec) -> dg.AssetsDefinition:
 def _asked_for(context: dg.AssetExecutionContext) -> list[str]:
     """Give the partition keys as somebody wrote them: Dagster 1.13 takes `…-10:30` for the hour after it."""
     return [context.run.tags[tag] for tag in PARTITION_TAGS if tag in context.run.tags]
-
-
-def _job(spec: TableSpec, asset: dg.AssetsDefinition) -> Any:
-    return dg.define_asset_job(f"{spec.name}_job", selection=[asset], partitions_def=partitions_of(spec))
-
-
-def _code_version(lakehouse: Lakehouse, spec: TableSpec) -> str:
-    """Give the recipe's hash: Dagster marks hours of another recipe as outdated, and re-runs nothing by itself."""
-    try:
-        dimensions = dimensions_of(spec, store_of(lakehouse.catalog))
-    except TransientError as error:
-        # The definitions have to load while the store is away, or nobody could look at what happened.
-        logger.warning(
-            "%s: its dimensions could not be listed, and do not count for its code version: %s", spec.name, error
-        )
-        dimensions = {}
-    return recipe_of(spec, dimensions)[:16]
 
 
 def _kinds(lakehouse: Lakehouse, spec: TableSpec) -> set[str]:
@@ -169,7 +185,6 @@ def _definition_metadata(spec: TableSpec) -> dict[str, Any]:
         "dagster/storage_kind": "iceberg",
         "dagster/column_schema": dg.TableSchema(columns),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references),
-        "source": spec.source.path,
     }
 
 
@@ -209,29 +224,35 @@ def _line(result: "HourResult") -> str:
 
 
 def _check_results(
-    spec: TableSpec, failed: Mapping[HourWindow, LakehouseError], hours: int
+    spec: TableSpec, failed: Mapping[HourWindow, Exception], hours: int
 ) -> Iterator[dg.AssetCheckResult]:
+    """Tell how the checks went; one that no hour came to is left out."""
     for name in checks_of(spec):
         broken = {
             hour.key: str(error)
             for hour, error in failed.items()
             if isinstance(error, CheckFailedError) and error.check == name
         }
-        yield dg.AssetCheckResult(
-            check_name=name, passed=not broken, metadata={"hours": hours, "failed_hours": dg.MetadataValue.json(broken)}
-        )
+        if broken or len(failed) < hours:
+            yield dg.AssetCheckResult(
+                check_name=name,
+                passed=not broken,
+                metadata={"hours": hours, "failed_hours": dg.MetadataValue.json(broken)},
+            )
 
 
-def _failure(spec: TableSpec, failed: Mapping[HourWindow, LakehouseError], error: LakehouseError) -> dg.Failure:
+def _failure(spec: TableSpec, failed: Mapping[HourWindow, Exception], error: Exception) -> dg.Failure:
     """Say errors in Dagster's words; only what another run may cure allows Dagster's retries."""
-    lines = [f"{hour}: {type(caught).__name__}: {caught}" for hour, caught in failed.items()]
+    hours_of: dict[str, list[str]] = {}
+    for hour, caught in failed.items():
+        hours_of.setdefault(f"{type(caught).__name__}: {caught}", []).append(hour.key)
+    lines = [f"{', '.join(hours)}: {said}" for said, hours in hours_of.items()]
     final = any(
         isinstance(caught, (DataError, ConfigurationError, SafetyError)) for caught in (*failed.values(), error)
     )
+    count = f"{len(failed)} hour{'s' if len(failed) > 1 else ''} failed"
     return dg.Failure(
-        description="\n".join([f"{spec.name}: {len(failed)} hours failed", *lines])
-        if failed
-        else f"{spec.name}: {error}",
+        description="\n".join([f"{spec.name}: {count}", *lines]) if failed else f"{spec.name}: {error}",
         metadata={"failed_hours": dg.MetadataValue.json({hour.key: str(caught) for hour, caught in failed.items()})},
         allow_retries=not final,
     )

@@ -39,12 +39,18 @@ def list_objects_of(io: Lists, pattern: str) -> tuple[SourceObject, ...]:
     """
     _check(pattern)
     glob = _GLOB.search(pattern)
-    if glob is None:
-        found = io.head(pattern)
-        return () if found is None else (_source(found),)
-    matches = _matcher(pattern)
-    listed = io.list_objects(pattern[: glob.start()])
-    return tuple(sorted(_source(info) for info in listed if matches.fullmatch(info.url) and not info.url.endswith("/")))
+    try:
+        if glob is None:
+            # A missing bucket and a missing object are one answer to a HEAD: the listing tells them apart.
+            found = io.head(pattern) or next((info for info in io.list_objects(pattern) if info.url == pattern), None)
+            return () if found is None else (_source(found),)
+        matches = _matcher(pattern)
+        listed = io.list_objects(pattern[: glob.start()])
+        return tuple(
+            sorted(_source(info) for info in listed if matches.fullmatch(info.url) and not info.url.endswith("/"))
+        )
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{pattern}: there is no such bucket ({error}); is its name right?") from None
 
 
 def fingerprint(objects: Iterable[SourceObject]) -> str:

@@ -40,7 +40,11 @@ def _write_source(project: Project, form: str, rows: list[Row]) -> None:
     columns = "" if form == "parquet" else f", columns: {COLUMNS}"
     project.describe({"source": f"{{path: raw/%Y/%m/%d/%H-*.{form}{columns}}}", "columns": COLUMNS})
     for name, part in (("a", rows[:1]), ("b", rows[1:])):
-        bodies = {"csv": _csv(part), "jsonl": json_lines(part), "parquet": parquet(_typed(part))}
+        bodies: dict[str, str | bytes] = {
+            "csv": _csv(part),
+            "jsonl": json_lines(part),
+            "parquet": parquet(_typed(part)),
+        }
         project.write(f"raw/2013/01/01/10-{name}.{form}", bodies[form.removesuffix(".gz")])
 
 
@@ -247,7 +251,7 @@ def many() -> bytes:
 
 
 def test_large_hour_goes_through_tasks_into_sorted_buckets(project: Project, many: bytes) -> None:
-    """Above 4 MiB tasks read ranges of the object; buckets follow each other in the sort order, and so do their rows."""
+    """Above 4 MiB tasks read; buckets follow each other in the sort order, and so do their rows."""
     assert len(many) > views.SMALL_INPUT
     project.describe({"sort": "[size desc, id]", "file_size": "1MB", "key": "[id]"})
     project.write("raw/2013/01/01/10.jsonl", many)

@@ -193,13 +193,8 @@ def test_lost_answer_to_the_seal_keeps_the_files(counting: Project, monkeypatch:
     assert _strays(counting) == set()
 
 
-@pytest.mark.parametrize(
-    ("sort", "said"),
-    [pytest.param("[id]", "is not unique", id="sorted"), pytest.param(None, "is not unique", id="unsorted")],
-)
-def test_failed_check_removes_every_file(
-    project: Project, sort: str | None, said: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("sort", [pytest.param("[id]", id="sorted"), pytest.param(None, id="unsorted")])
+def test_failed_check_removes_every_file(project: Project, sort: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """An attempt that fails after all of its files were put, in several buckets or several of one, leaves none."""
     columns = "{at: timestamptz!, id: long!, text: string}"
     project.describe({"transform": "t.sql", "columns": columns, "key": "[id]", "file_size": "1MB"})
@@ -212,10 +207,13 @@ def test_failed_check_removes_every_file(
     )
     padding = [{**row(HOUR, n), "padding": "x" * 60_000} for n in range(40)]
     project.land(HOUR, padding)
-    with caplog.at_level(logging.INFO, "lakehouse_pipeline.backfill.close"), pytest.raises(DataError, match=said):
+    with (
+        caplog.at_level(logging.INFO, "lakehouse_pipeline.backfill.close"),
+        pytest.raises(DataError, match="is not unique"),
+    ):
         project.run()
-    removed = [record.args for record in caplog.records if record.name == "lakehouse_pipeline.backfill.close"]
-    assert [args[1] >= 3 for args in removed if isinstance(args, tuple)] == [True]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "lakehouse_pipeline.backfill.close"]
+    assert int(said.split("removed ")[1].split()[0]) >= 3
     assert project.files() == set()
     assert _strays(project) == set()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
+from pyiceberg.table.snapshots import Operation
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
@@ -171,7 +172,7 @@ def test_vanished_source_empties_the_hour(ran: Project) -> None:
     assert (ran.ids(HOUR), ran.ids(NEXT)) == ([], [1, 2, 3])
     summary = ran.table.table.current_snapshot().summary  # type: ignore[union-attr]
     assert summary is not None
-    assert summary.operation == "overwrite"
+    assert summary.operation is Operation.OVERWRITE
     assert ran.run().step == "skip"
 
 

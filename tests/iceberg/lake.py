@@ -36,6 +36,25 @@ def columns(types: Mapping[str, str]) -> tuple[Column, ...]:
     return tuple(Column.parse(name, text) for name, text in types.items())
 
 
+def spec_of(types: Mapping[str, str], keys: Mapping[str, object]) -> TableSpec:
+    """Read the spec of a table of its own name, if `keys` gives no other; its hour is the first column's."""
+    read = {
+        "table": f"n{uuid.uuid4().hex[:12]}.events",
+        "source": {"path": "/raw/%Y/%m/%d/%H.csv", "columns": dict(types)},
+        "hour": next(iter(types)),
+        "start": "2013-01-01",
+        **keys,
+    }
+    placed = {"name": "events", "file": Path("/tables/events.yaml")}
+    spec, problems = validated(TableSpec, parse_document(json.dumps(read), "events.yaml"), placed, Path("/"))
+    assert spec, problems
+    return spec
+
+
+def _sort_field(name: str) -> str:
+    return f"{name[1:]} desc" if name.startswith("-") else name
+
+
 def events(hour: HourWindow, ids: Iterable[int]) -> pa.RecordBatch:
     """Make one event per id, `id` seconds into the hour (and round again)."""
     numbers = list(ids)
@@ -75,17 +94,7 @@ class Lake:
         properties: Mapping[str, str] | None = None,
     ) -> "Lake":
         """Create a table as a spec's first hour does; `-name` in `sort` descends. Its hour is the first column's."""
-        keys = {
-            "table": f"n{uuid.uuid4().hex[:12]}.events",
-            "source": {"path": "/raw/%Y/%m/%d/%H.csv", "columns": dict(types)},
-            "hour": next(iter(types)),
-            "sort": [f"{name.removeprefix('-')} {'desc' if name.startswith('-') else 'asc'}" for name in sort],
-            "start": "2013-01-01",
-            "properties": dict(properties or {}),
-        }
-        placed = {"name": "events", "file": Path("/tables/events.yaml")}
-        spec, problems = validated(TableSpec, parse_document(json.dumps(keys), "events.yaml"), placed, Path("/"))
-        assert spec, problems
+        spec = spec_of(types, {"sort": [_sort_field(name) for name in sort], "properties": dict(properties or {})})
         create_table(catalog, spec, columns(types))
         return cls(catalog, spec.table)
 
@@ -103,10 +112,7 @@ class Lake:
 
     def seal(self, hour: HourWindow, ids: Sequence[int]) -> SealedHour:
         """Open, write and seal an attempt that makes these events of the hour; none of them empty it."""
-        table, attempt = self.now, new_attempt_id()
-        written = self.write(hour, [in_bucket(0, events(hour, ids))] if ids else [], attempt)
-        seal = table.seal(attempt, written, rows_read=len(ids), rejected=0)
-        return SealedHour(hour, attempt, digest(file.path for file in table.live(hour)), seal)
+        return sealed_by(self, hour, [in_bucket(0, events(hour, ids))] if ids else [])
 
     def replace(self, *hours: SealedHour, before_send: BeforeSend = send) -> Replaced:
         """Commit sealed hours."""
@@ -159,6 +165,13 @@ class Lake:
     def unreached(self) -> set[str]:
         """Name what lies in the table's folders and no snapshot reaches."""
         return (self.stored("metadata") | self.stored("data")) - self.reached()
+
+
+def sealed_by(lake: Lake, hour: HourWindow, batches: Iterable[pa.RecordBatch]) -> SealedHour:
+    """Open, write and seal an attempt that makes an hour these batches, which have a bucket each."""
+    table, attempt = lake.now, new_attempt_id()
+    seal = table.seal(attempt, lake.write(hour, batches, attempt), rows_read=None, rejected=0)
+    return SealedHour(hour, attempt, digest(file.path for file in table.live(hour)), seal)
 
 
 def hours_after(first: HourWindow, count: int) -> list[HourWindow]:

@@ -14,7 +14,7 @@ from lakehouse_pipeline.iceberg.tables import open_catalog
 from tests.iceberg.lake import TEN, Lake, hours_after
 
 PROCESSES = 4
-HOURS_PER_PROCESS = 6
+HOURS_PER_PROCESS = 4
 
 
 def race(calls: list[Callable[[], object]]) -> list[object]:

@@ -39,9 +39,11 @@ SCHEMA = Schema(
     NestedField(1, "at", TimestamptzType(), required=True),
     NestedField(2, "carrier", StringType(), required=False),
     NestedField(3, "day", DateType(), required=False),
+    NestedField(4, "loaded", TimestamptzType(), required=False),
 )
 HOURLY = PartitionField(1, 1000, HourTransform(), "at_hour")
 BY_CARRIER = PartitionField(2, 1001, IdentityTransform(), "carrier")
+OTHER_HOUR = PartitionField(4, 1003, HourTransform(), "loaded_hour")
 BY_DAY = PartitionField(3, 1002, IdentityTransform(), "the-day")
 
 
@@ -307,7 +309,7 @@ def test_reading_fills_in_what_is_inherited(lake: Lake) -> None:
 )
 def test_the_hour_is_found_in_any_spec_that_has_it(fields: tuple[PartitionField, ...], place: int) -> None:
     """Specs with more fields keep hours apart all the same."""
-    assert hour_field(PartitionSpec(*fields), SCHEMA) == (place, HOURLY)
+    assert hour_field(PartitionSpec(*fields), SCHEMA, HOURLY.source_id) == (place, HOURLY)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +318,7 @@ def test_the_hour_is_found_in_any_spec_that_has_it(fields: tuple[PartitionField,
 def test_specs_that_mix_hours_are_refused(fields: tuple[PartitionField, ...], said: str) -> None:
     """Where a file may hold several hours none can be replaced."""
     with pytest.raises(SafetyError, match=said):
-        hour_field(PartitionSpec(*fields), SCHEMA)
+        hour_field(PartitionSpec(*fields), SCHEMA, HOURLY.source_id)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 It cannot share ours, which has another PySpark. Tests take it as the oracle, benchmarks as the peer to beat.
 """
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -26,19 +27,23 @@ def python() -> Path:
     """Give the environment's interpreter; the environment is made if need be (about 0.7 GB, a minute or two)."""
     home = folder()
     ready = home / "ready"
-    if not ready.exists():
-        shutil.rmtree(home, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *PINS], check=True)
-        subprocess.run([*pip, "--no-deps", "--target", str(home / "jars"), *JARS_ONLY], check=True)
-        ready.touch()
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test runs and benchmarks of one folder take turns
+        if not ready.exists():
+            shutil.rmtree(home, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, *PINS], check=True)
+            subprocess.run([*pip, "--no-deps", "--target", str(home / "jars"), *JARS_ONLY], check=True)
+            ready.touch()
     return home / "bin" / "python"
 
 
 def iceberg_runtime() -> Path:
     """Give the jar of the Iceberg runtime for Spark 3.5 with Scala 2.12, as PySpark 3.5 from PyPI is built."""
-    return next(folder().glob("lib/python*/site-packages/snowpark_connect_deps_iceberg/jars/*-3.5_2.12-*.jar"))
+    jars = "lib/python*/site-packages/snowpark_connect_deps_iceberg/jars"  # beside it is one of the extensions alone
+    return next(folder().glob(f"{jars}/iceberg-spark-runtime-3.5_2.12-*.jar"))
 
 
 def aws_jars() -> list[Path]:

@@ -1,0 +1,120 @@
+"""The oracle: Apache Iceberg's own JVM implementation, in Spark 3.5, as a process that answers SQL."""
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.oracle import environment
+
+SERVER = Path(__file__).parent / "spark_server.py"
+STOP_TIMEOUT_S = 30.0
+Row = dict[str, Any]
+
+
+class JvmError(Exception):
+    """Spark or Iceberg refused; the message is theirs."""
+
+
+class Jvm:
+    """One Spark session with Iceberg, started and stopped by its `with` block.
+
+    Attributes:
+        catalog: the name under which SQL finds the REST catalog.
+        log: where Spark's own words are.
+    """
+
+    catalog = "lake"
+
+    def __init__(self, folder: Path, catalog: Mapping[str, str]) -> None:
+        """Describe it; `catalog` has the properties of a catalog in Iceberg's own words."""
+        self._python = environment.python()
+        self._folder = folder
+        self.log = folder / "spark.log"
+        self._conf = {
+            "spark.master": "local[2]",
+            "spark.ui.enabled": "false",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.memory": "1g",
+            "spark.jars": ",".join(map(str, [environment.iceberg_runtime(), *environment.aws_jars()])),
+            "spark.local.dir": str(folder),
+            "spark.sql.warehouse.dir": str(folder / "warehouse"),
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+            f"spark.sql.catalog.{self.catalog}": "org.apache.iceberg.spark.SparkCatalog",
+            **{f"spark.sql.catalog.{self.catalog}.{key}": value for key, value in catalog.items()},
+        }
+
+    def sql(self, text: str) -> list[Row]:
+        """Run a statement and give its rows.
+
+        Raises:
+            JvmError: it failed.
+        """
+        return self._ask({"sql": text})
+
+    def view(self, metadata_location: str) -> str:
+        """Make a view of a table from its metadata file alone (`#files` and the like may stand behind it); name it."""
+        name = f"v{uuid.uuid4().hex[:12]}"
+        self._ask({"load": metadata_location, "view": name})
+        return name
+
+    def __enter__(self) -> Self:
+        """Start Spark and wait until it answers."""
+        spark = {"TZ": "UTC", "PYSPARK_PYTHON": str(self._python)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._python, SERVER],
+                cwd=self._folder,
+                env={**inherited, **spark},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C ends the tests first
+            )
+        try:
+            self._ask({"conf": self._conf})
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self._stop()
+
+    def _stop(self) -> None:
+        """End it: its input ends, and so does it."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, request: Mapping[str, object]) -> list[Row]:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise JvmError(f"Spark ended: {self.log.read_text()[-4000:]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise JvmError(answer["error"])
+        rows: list[Row] = answer["rows"]
+        return rows

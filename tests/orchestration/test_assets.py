@@ -1,0 +1,187 @@
+"""The skin: partition keys, per-hour events, failures, checks and what Dagster's page shows."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import cast
+
+import dagster as dg
+import pytest
+
+from lakehouse_pipeline.orchestration.assets import build_defs
+from tests.orchestration.runs import hours_materialized, is_stale, materializations, materialize
+from tests.projects import HOUR, NEXT, THIRD, Project, parquet, row
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """Give a Dagster instance of the test's own."""
+    with dg.instance_for_test() as made:
+        yield made
+
+
+@pytest.fixture
+def events(project: Project) -> Project:
+    """Land three hours of two rows each."""
+    for place, hour in enumerate((HOUR, NEXT, THIRD)):
+        project.land(hour, [row(hour, 10 * place + 1, 1.5), row(hour, 10 * place + 2)])
+    return project
+
+
+def asset_of(project: Project) -> dg.AssetsDefinition:
+    """Give the project's asset."""
+    (asset,) = build_defs(project.lakehouse).assets or ()
+    assert isinstance(asset, dg.AssetsDefinition)
+    return asset
+
+
+def test_each_hour_of_a_range_is_reported_once(events: Project, instance: dg.DagsterInstance) -> None:
+    """A range is one run; every hour has exactly one materialization, of its own partition, with its figures."""
+    result = materialize(events, instance, HOUR, THIRD)
+    assert result.success
+    assert hours_materialized(instance) == [HOUR, NEXT, THIRD]
+    found = materializations(instance)[HOUR]
+    assert found.metadata["dagster/row_count"].value == 2
+    assert found.metadata["rows_read"].value == 2
+    assert found.metadata["rejected_rows"].value == 0
+    assert found.metadata["step"].value == "run"
+    assert found.metadata["snapshot_id"].value == str(events.record().committed.snapshot_id)  # type: ignore[union-attr]
+    assert {"etl_seconds", "seal_seconds", "commit_seconds", "sample_keys", "files"} < found.metadata.keys()
+    assert events.ids() == [1, 2, 11, 12, 21, 22]
+
+
+def test_a_skipped_hour_is_reported_with_its_earlier_snapshot(events: Project, instance: dg.DagsterInstance) -> None:
+    """Dagster counts what was materialized: a skipped hour is reported, marked so, with the snapshot it stands on."""
+    materialize(events, instance, HOUR)
+    first = materializations(instance)[HOUR].metadata
+    materialize(events, instance, HOUR)
+    second = materializations(instance)[HOUR].metadata
+    assert second["step"].value == "skip"
+    assert second["snapshot_id"].value == first["snapshot_id"].value
+
+
+def test_force_runs_an_unchanged_hour(events: Project, instance: dg.DagsterInstance) -> None:
+    """`force` in the run's configuration runs what would be skipped."""
+    materialize(events, instance, HOUR)
+    materialize(events, instance, HOUR, config={"ops": {"events": {"config": {"force": True}}}})
+    assert materializations(instance)[HOUR].metadata["step"].value == "run"
+
+
+def test_a_failed_hour_does_not_stop_the_others(events: Project, instance: dg.DagsterInstance) -> None:
+    """The other hours are committed and reported; the run fails, names the hour and its file, and is not retried."""
+    bad = events.write("raw/2013/01/01/11.jsonl", b'{"at": "2013-01-01T11:00:00Z", "id": "late"}\n')
+    result = materialize(events, instance, HOUR, THIRD)
+    assert not result.success
+    assert hours_materialized(instance) == [HOUR, THIRD]
+    assert events.ids() == [1, 2, 21, 22]
+    failure = result.failure_data_for_node("events")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    description = failure.user_failure_data.description or ""
+    assert "1 hour failed" in description
+    assert f"{NEXT}: DataError: file://{bad}:1" in description
+    assert list(cast("dict[str, str]", failure.user_failure_data.metadata["failed_hours"].value)) == [NEXT]
+    assert failure.user_failure_data.label == "intentional-failure"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        pytest.param("2013-01-01-10:30", None, "did you mean 2013-01-01-10:00?", id="half an hour"),
+        pytest.param(THIRD, HOUR, "is the range reversed?", id="reversed range"),
+    ],
+)
+def test_keys_that_are_no_hours_are_refused(
+    events: Project, instance: dg.DagsterInstance, first: str, last: str | None, said: str
+) -> None:
+    """Dagster 1.13 takes both without a word, as the hour after and as no hour: nothing runs or is reported."""
+    result = materialize(events, instance, first, last)
+    assert not result.success
+    failure = result.failure_data_for_node("events")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert said in (failure.user_failure_data.description or "")
+    assert hours_materialized(instance) == []
+    assert not (events.folder / "warehouse").exists()
+
+
+def test_checks_are_evaluated(events: Project, instance: dg.DagsterInstance) -> None:
+    """A run evaluates each check of the table; the one that failed names its hour, and the hour has no files."""
+    events.describe({"key": "[id]"})
+    events.land(NEXT, [row(NEXT, 7), row(NEXT, 7)])
+    result = materialize(events, instance, HOUR, NEXT)
+    evaluated = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert {name: each.passed for name, each in evaluated.items()} == {
+        "rows_match_source": True,
+        "keys_are_unique": False,
+    }
+    assert "id = 7 (2 rows)" in str(evaluated["keys_are_unique"].metadata["failed_hours"].value)
+    assert hours_materialized(instance) == [HOUR]
+    assert events.ids() == [1, 2]
+
+
+def test_the_asset_says_what_the_table_is(project: Project) -> None:
+    """Kinds, owners, description, columns, hours and pool come from the spec."""
+    project.describe({"description": "What happened", "owners": "[team:events]"})
+    asset = asset_of(project)
+    (spec,) = asset.specs
+    assert spec.description == "What happened"
+    assert spec.owners == ["team:events"]
+    assert spec.kinds == {"pyspark", "iceberg", "parquet"}
+    assert [column.name for column in spec.metadata["dagster/column_schema"].columns] == ["at", "id", "size"]
+    assert spec.metadata["dagster/table_name"] == "lake.events"
+    assert spec.partitions_def == dg.HourlyPartitionsDefinition(
+        "2013-01-01-00:00", end_date="2013-01-02-00:00", timezone="UTC"
+    )
+    assert asset.op.pool == "lakehouse_events"
+    assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+    assert asset.op.retry_policy is None
+
+
+@pytest.mark.parametrize(("end", "names"), [("2013-01-02", []), (None, ["events_hourly"])], ids=["with end", "without"])
+def test_only_a_table_without_end_has_a_schedule(project: Project, end: str | None, names: list[str]) -> None:
+    """A table that goes on gets an hourly schedule, stopped until somebody starts it."""
+    project.describe({"end": end})
+    schedules = list(build_defs(project.lakehouse).schedules or ())
+    assert [each.name for each in schedules] == names
+    resolved = build_defs(project.lakehouse).get_repository_def().schedule_defs
+    assert all(each.default_status == dg.DefaultScheduleStatus.STOPPED for each in resolved)
+    assert all(each.cron_schedule == "0 * * * *" for each in resolved)
+
+
+def test_a_changed_dimension_marks_old_hours_and_runs_nothing(events: Project, instance: dg.DagsterInstance) -> None:
+    """Its code version changes with the dimension's objects: Dagster then calls old hours outdated, and that is all."""
+    events.write("names.parquet", parquet([{"id": 1, "name": "one"}]))
+    events.describe({"join": "{names: names.parquet}", "transform": "events.sql"})
+    events.write("tables/events.sql", "SELECT s.at, s.id, s.size FROM source s LEFT JOIN names n ON n.id = s.id")
+    materialize(events, instance, HOUR)
+    before = events.record()
+    assert not is_stale(events, instance, HOUR)
+    events.write("names.parquet", parquet([{"id": 1, "name": "uno"}]))
+    assert is_stale(events, instance, HOUR)
+    assert events.record() == before
+    materialize(events, instance, HOUR)
+    assert materializations(instance)[HOUR].metadata["why"].value == "the transform, the spec or a dimension changed"
+    assert not is_stale(events, instance, HOUR)
+
+
+def test_definitions_load_without_an_engine(project: Project) -> None:
+    """Every tick and command loads them: neither pyspark nor pysail is imported."""
+    code = "import sys, lakehouse_pipeline.definitions; print({'pyspark', 'pysail'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_definitions_load_while_the_store_is_away(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """A dimension that cannot be listed is said, and does not keep the page from loading."""
+    project.write(
+        "lakehouse.yaml",
+        'catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: "s3://lake", s3.endpoint: "http://127.0.0.1:9", '
+        's3.region: us-east-1, s3.access-key-id: key, s3.secret-access-key: hidden-secret, s3.retry.num-retries: "2", '
+        's3.retry.min-wait-ms: "1", s3.retry.max-wait-ms: "2"}\nengine: local[2]\n',
+    )
+    project.describe({"join": "{names: s3://lake/names.parquet}", "transform": "events.sql"})
+    project.write("tables/events.sql", "SELECT at, id, size FROM source")
+    assert asset_of(project).specs
+    assert "its dimensions do not count for its code version" in caplog.text
+    assert "hidden-secret" not in caplog.text
