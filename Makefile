@@ -12,7 +12,7 @@ BENCHMARKS = $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 demo: setup-demo ## backfill the example flights into Iceberg on an S3 server of its own
 	@$(RUN) .venv/bin/lakehouse demo $(ARGS)
 
-dev: setup-demo ## the same lakehouse in Dagster's UI, reloading your code
+dev: setup-demo ## the same lakehouse in Dagster's UI
 	@$(RUN) .venv/bin/lakehouse dev $(ARGS)
 
 test: setup-dev ## all tests

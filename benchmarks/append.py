@@ -9,9 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.oracle import environment
-
 from benchmarks import _events, _ours
+from tests.oracle import environment
 
 FOLDER = Path(".lakehouse/benchmarks/append").absolute()
 ROWS = 10_000_000

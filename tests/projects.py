@@ -56,6 +56,20 @@ def parquet(rows: list[Row] | pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
+def strays(table: HourlyTable) -> set[str]:
+    """List the objects in a table's data and metadata folders that none of its snapshots reaches."""
+    iceberg = table.table
+    manifests = [manifest for snapshot in iceberg.snapshots() for manifest in snapshot.manifests(iceberg.io)]
+    reached = {manifest.manifest_path for manifest in manifests}
+    reached |= {snapshot.manifest_list for snapshot in iceberg.snapshots()}
+    reached |= {iceberg.metadata_location, *(entry.metadata_file for entry in iceberg.metadata.metadata_log)}
+    for manifest in manifests:
+        entries = manifest.fetch_manifest_entry(iceberg.io, discard_deleted=False)
+        reached |= {entry.data_file.file_path for entry in entries}
+    folders = (f"{table.location}/data/", f"{table.location}/metadata/")
+    return {item.url for folder in folders for item in table.files.list_objects(folder)} - reached
+
+
 @dataclass
 class Project:
     """One folder.

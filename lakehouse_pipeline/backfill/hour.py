@@ -26,6 +26,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.engines.spark import ended_with, translated
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.commit import RivalsWonError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger import Attempt, Committed, HourLedger, Outcome, Seal, new_attempt_id
@@ -230,6 +231,9 @@ class _AttemptOfHour:
         try:
             with self.stages.timed("commit"):
                 replaced = self.table.replace(self.plan.hour, attempt, before_send=record)
+        except RivalsWonError as error:
+            self._keep_sealed(error)
+            raise
         except CommitConflictError as error:
             self._close(attempt, error)  # none of its commits landed, or can
             raise

@@ -92,6 +92,7 @@ class SeaweedServer:
             "uri": self.catalog_uri,
             "warehouse": f"s3://{self.table_bucket}",
             "credential": f"{self.access_key_id}:{self.secret_access_key}",
+            "oauth2-server-uri": f"{self.catalog_uri}/v1/oauth/tokens",
             "py-io-impl": f"{LakehouseFileIO.__module__}.{LakehouseFileIO.__qualname__}",
             **self.s3_properties(),
         }

@@ -133,14 +133,14 @@ def replace_hours(
         return retry_call(
             COMMIT_RETRIES,
             loop.once,
-            on=(_RetryableConflictError, CommitStateUnknownError, TransientError),
+            on=(RivalsWonError, CommitStateUnknownError, TransientError),
             name="commit",
         )
     except (CommitConflictError, CommitStateUnknownError, TransientError) as error:
         return loop.settle(error)
 
 
-class _RetryableConflictError(CommitConflictError):
+class RivalsWonError(CommitConflictError):
     """A rival moved the table: the same hours can be committed on the new head."""
 
 
@@ -209,7 +209,7 @@ class _CommitLoop:
             # ValueError is PyIceberg's word where a commit to another branch took the sequence number.
             if isinstance(error, LakehouseError):
                 raise
-            raise _RetryableConflictError(f"{self.identifier}: {error}") from None
+            raise RivalsWonError(f"{self.identifier}: {error}") from None
         except (RESTError, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError, TransientError) as error:
             raise CommitStateUnknownError(
                 f"{self.identifier}: whether snapshot {built.snapshot.snapshot_id} landed is not known "

@@ -1,9 +1,9 @@
 """Up to the seal a failure costs the attempt and leaves nothing behind; from the seal on it costs a commit."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,6 +12,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import CommitTableResponse, Table
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill import views
 from lakehouse_pipeline.backfill.hour import Bench, HourResult, run_hour
 from lakehouse_pipeline.errors import (
     CommitConflictError,
@@ -25,7 +26,7 @@ from lakehouse_pipeline.iceberg import commit
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.ledger import HourLedger, HourRecord
 from lakehouse_pipeline.retry import RetryPolicy
-from tests.projects import HOUR, NEXT, Project, row
+from tests.projects import HOUR, NEXT, Project, json_lines, row, strays
 
 COLUMNS = "{at: timestamptz!, id: long!, size: double}"
 COUNTING = """\
@@ -97,21 +98,6 @@ def _calls(project: Project) -> int:
     return len((project.folder / "tables/calls").read_text())
 
 
-def _strays(project: Project) -> set[str]:
-    """List the objects of the table that none of its snapshots reaches."""
-    table = project.table.table
-    manifests = [manifest for snapshot in table.snapshots() for manifest in snapshot.manifests(table.io)]
-    reached = {manifest.manifest_path for manifest in manifests}
-    reached |= {snapshot.manifest_list for snapshot in table.snapshots()}
-    reached |= {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
-    for manifest in manifests:
-        reached |= {
-            entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
-        }
-    names = {path.rpartition("/")[2] for path in reached}
-    return {path for path in project.files("data") | project.files("metadata") if Path(path).name not in names}
-
-
 @pytest.mark.parametrize(
     ("lands", "silent", "error"),
     [
@@ -140,7 +126,7 @@ def test_sealed_attempt_outlives_a_failed_commit(
     assert (counting.ids(HOUR), counting.ids(NEXT)) == ([1, 2], [1, 2])
     assert counting.record().state == "idle"
     # Whose commit was never answered, nobody can tell its manifest list by name any more: that is for a sweep.
-    assert {name for name in _strays(counting) if not name.startswith("snap-")} == set()
+    assert [url for url in strays(counting.table) if "/metadata/snap-" not in url] == []
     assert counting.run().step == "skip"
 
 
@@ -149,7 +135,7 @@ def test_lost_answer_is_read_back(counting: Project) -> None:
     result = run_hour(_unruly(counting, lands=True, silent=False), WINDOW)
     assert (result.step, counting.ids(HOUR), counting.record().state) == ("run", [1, 2], "idle")
     assert result.snapshot_id == counting.table.head
-    assert _strays(counting) == set()
+    assert strays(counting.table) == set()
 
 
 @pytest.mark.parametrize("state", ["sealed", "committing"])
@@ -164,7 +150,7 @@ def test_changed_source_is_not_resumed(counting: Project, state: str, monkeypatc
     counting.land(HOUR, [row(HOUR, 5)])
     assert (counting.run().step, counting.ids(HOUR)) == ("run", [5])
     if state == "sealed":
-        assert _strays(counting) == set()
+        assert strays(counting.table) == set()
 
 
 def _refuse(*_: object) -> None:
@@ -190,7 +176,7 @@ def test_lost_answer_to_the_seal_keeps_the_files(counting: Project, monkeypatch:
     calls = _calls(counting)
     result = counting.run()
     assert (result.step, counting.ids(HOUR), _calls(counting)) == ("resume", [1, 2], calls)
-    assert _strays(counting) == set()
+    assert strays(counting.table) == set()
 
 
 @pytest.mark.parametrize("sort", [pytest.param("[id]", id="sorted"), pytest.param(None, id="unsorted")])
@@ -215,7 +201,19 @@ def test_failed_check_removes_every_file(project: Project, sort: str | None, cap
     (said,) = [record.getMessage() for record in caplog.records if record.name == "lakehouse_pipeline.backfill.close"]
     assert int(said.split("removed ")[1].split()[0]) >= 3
     assert project.files() == set()
-    assert _strays(project) == set()
+    assert strays(project.table) == set()
+
+
+def test_tasks_that_write_on_leave_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one task fails, another may be in the middle of its files: what it puts afterwards is removed, too."""
+    monkeypatch.setattr(views, "LEAST_TASK_BYTES", 1)
+    project.describe({"file_size": "1MB"})
+    project.land(HOUR, ({**row(HOUR, n), "size": n * n / 7} for n in range(150_000)), "-a.jsonl")
+    project.write("raw/2013/01/01/10-b.jsonl", json_lines([row(HOUR, n) for n in range(30_000)]) + b"{")
+    with pytest.raises(DataError, match=r"10-b\.jsonl:30001"):
+        project.run()
+    time.sleep(2)  # longer than the other task would need to its end
+    assert project.files() == set()
 
 
 def test_cancelled_attempt_is_closed(project: Project) -> None:
@@ -227,7 +225,7 @@ def test_cancelled_attempt_is_closed(project: Project) -> None:
         project.run()
     record = project.record()
     assert (record.state, record.outcome and record.outcome.kind) == ("idle", "cancelled")
-    assert _strays(project) == set()
+    assert strays(project.table) == set()
 
 
 @pytest.fixture
@@ -265,7 +263,7 @@ def test_second_run_of_an_hour_takes_it_over(
     assert committed is not None
     assert [result.attempt for result in second] == [committed.attempt]
     assert (counting.ids(HOUR), counting.ids(NEXT)) == ([3 if moment == "attempt.opened" else 4], [1, 2])
-    assert _strays(counting) == set()
+    assert strays(counting.table) == set()
     assert counting.run().step == "skip"
 
 
@@ -277,7 +275,7 @@ def test_two_runs_resume_one_attempt(
     with pytest.raises(CommitConflictError):
         counting.run()
     assert counting.ids(HOUR) == [1, 2]
-    assert _strays(counting) == set()
+    assert strays(counting.table) == set()
     assert counting.run().step == "skip"
 
 
@@ -287,7 +285,7 @@ def test_hours_commute(counting: Project, at_event: Callable[[str, Callable[[], 
     at_event("commit.sent", lambda: counting.run(NEXT))
     assert counting.run().step == "run"
     assert (counting.ids(HOUR), counting.ids(NEXT)) == ([1, 2], [9])
-    assert _strays(counting) == set()
+    assert strays(counting.table) == set()
 
 
 def test_rival_append_supersedes_the_attempt(
@@ -305,5 +303,5 @@ def test_rival_append_supersedes_the_attempt(
     with pytest.raises(CommitConflictError, match="superseded"):
         counting.run()
     assert counting.ids(HOUR) == [8]
-    assert _strays(counting) == set()
+    assert strays(counting.table) == set()
     assert (counting.run().step, counting.ids(HOUR)) == ("run", [1, 2])

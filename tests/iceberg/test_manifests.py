@@ -313,7 +313,9 @@ def test_the_hour_is_found_in_any_spec_that_has_it(fields: tuple[PartitionField,
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"), [((), r"\(nothing\)"), ((BY_CARRIER,), r"identity\(carrier\)")], ids=["none", "other"]
+    ("fields", "said"),
+    [((), r"\(nothing\)"), ((BY_CARRIER,), r"identity\(carrier\)"), ((OTHER_HOUR,), r"hour\(loaded\)")],
+    ids=["none", "other", "hour of another column"],
 )
 def test_specs_that_mix_hours_are_refused(fields: tuple[PartitionField, ...], said: str) -> None:
     """Where a file may hold several hours none can be replaced."""
