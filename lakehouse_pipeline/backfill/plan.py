@@ -16,7 +16,7 @@ from lakehouse_pipeline.config.paths import render, uses_hour
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.errors import ConfigurationError, DataError
+from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger import HourRecord
@@ -87,7 +87,7 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
         TransientError: the store cannot be reached.
     """
     pattern = render(spec.source.path, hour)
-    source = _listed(spec, files, pattern)
+    source = list_objects_of(files, pattern)
     if not source and spec.source.missing == "fail":
         raise DataError(
             f"{spec.name} {hour}: there is no object at {pattern}. Land it, "
@@ -96,20 +96,13 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
     joins = {}
     for join in spec.join:
         pattern = render(join.path, hour)
-        joins[join.name] = _listed(spec, files, pattern)
+        joins[join.name] = list_objects_of(files, pattern)
         if not joins[join.name] and join.missing == "fail":
             raise DataError(
                 f"{spec.name} {hour}: join {join.name}: there is no object at {pattern}. Land it, "
                 "or write `missing: empty` there if the view is then empty"
             )
     return HourInputs(source, joins)
-
-
-def _listed(spec: TableSpec, files: LakehouseFileIO, pattern: str) -> tuple[SourceObject, ...]:
-    try:
-        return list_objects_of(files, pattern)
-    except FileNotFoundError:
-        raise ConfigurationError(f"{spec.file}: there is no bucket to list {pattern} in; is its name right?") from None
 
 
 def plan_hour(
@@ -197,7 +190,9 @@ def dimensions_of(spec: TableSpec, files: LakehouseFileIO) -> dict[str, tuple[So
         TransientError: the store cannot be reached.
     """
     return {
-        join.name: _listed(spec, files, render(join.path, spec.start)) for join in spec.join if not uses_hour(join.path)
+        join.name: list_objects_of(files, render(join.path, spec.start))
+        for join in spec.join
+        if not uses_hour(join.path)
     }
 
 

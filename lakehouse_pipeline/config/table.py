@@ -6,6 +6,7 @@ or an import of the transform is for the layers above.
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,8 @@ _TABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)+"
 _OWNER = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+")  # what dagster takes
 _HOUR_OR_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-[0-9]{2}:[0-9]{2})?")
 _DAY_LENGTH = len("2013-01-01")
+_AGE = re.compile(r"([1-9][0-9]{0,3})([hd])")
+_AGES = {"h": "hours", "d": "days"}
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([A-Z]+)", re.IGNORECASE)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _ONLY = {  # properties of which we write one value only, and why
@@ -55,6 +58,7 @@ class TableSpec(SpecModel):
         other_hours: what happens to rows of another hour than their file's.
         key: columns that tell rows apart; may be empty.
         file_size: bytes, compressed, on storage.
+        freshness: how old the newest hour may be before Dagster calls the table stale; None never does.
         start: the first hour.
         end: the first hour that is no more; None goes on.
         properties: of the Iceberg table.
@@ -74,6 +78,7 @@ class TableSpec(SpecModel):
     key: tuple[str, ...] = Field(default=(), description="the columns that tell rows apart")
     sort: tuple[SortField, ...] = Field(default=(), description="the columns that files are sorted by")
     file_size: int = Field(default=FILE_SIZE, description="bytes per file, such as 256MB")
+    freshness: timedelta | None = Field(default=None, description="how old the newest hour may be, such as 3h")
     start: HourWindow = Field(description="the first hour, such as 2013-01-01 or 2013-01-01-10:00")
     end: HourWindow | None = Field(default=None, description="the first hour that is no more")
     properties: Mapping[str, str] = Field(default_factory=dict, description="properties of the Iceberg table")
@@ -148,6 +153,11 @@ class TableSpec(SpecModel):
     def _sort(cls, sort: tuple[SortField, ...], info: ValidationInfo) -> tuple[SortField, ...]:
         _check_names(tuple(field.column for field in sort), info)
         return sort
+
+    @field_validator("freshness", mode="before")
+    @classmethod
+    def _freshness_has_a_unit(cls, value: object) -> timedelta | None:
+        return value if value is None or isinstance(value, timedelta) else _read_age(value)
 
     @field_validator("file_size", mode="before")
     @classmethod
@@ -226,6 +236,14 @@ def _read_size(value: object) -> int:
         said = repr(value) if isinstance(value, str) else kind(value)
         raise ConfigurationError(f"{said} is no size; write a number and a unit, such as 256MB or 1GiB")
     return int(Decimal(match[1]) * unit)
+
+
+def _read_age(value: object) -> timedelta:
+    match = _AGE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        said = repr(value) if isinstance(value, str) else kind(value)
+        raise ConfigurationError(f"{said} is no age; write hours or days, such as 3h or 2d")
+    return timedelta(**{_AGES[match[2]]: int(match[1])})
 
 
 def _property_problem(key: str, value: object) -> str:

@@ -55,12 +55,14 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
     Args:
         lakehouse: its tables.
         resource_overrides: resources by name that take the place of ours, for tests.
+
+    Raises:
+        ConfigurationError: a table's name is none for Dagster, or its transform's module is not to be found.
     """
     with warnings.catch_warnings():
         # Backfill policies and code references; whoever loads definitions can do nothing about it.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        versions = code_versions(lakehouse)
-        assets = [table_asset(lakehouse, spec, versions[spec.name]) for spec in lakehouse.specs]
+        assets = _assets(lakehouse)
     jobs = {
         spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
@@ -77,6 +79,22 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         # One process, one Spark session, for all hours of a run.
         executor=dg.in_process_executor,
     )
+
+
+def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
+    versions = code_versions(lakehouse)
+    jobs = {f"{spec.name}_job": spec for spec in lakehouse.specs}
+    assets, problems = [], []
+    for spec in lakehouse.specs:
+        if spec.name in jobs:
+            problems.append(f"{spec.file}: is called as the job of {jobs[spec.name].file.name}; rename one of them")
+        try:
+            assets.append(table_asset(lakehouse, spec, versions[spec.name]))
+        except dg.DagsterInvalidDefinitionError as error:
+            problems.append(f"{spec.file}: {error}; rename the file")
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return assets
 
 
 def partitions_of(spec: TableSpec) -> dg.HourlyPartitionsDefinition:
@@ -118,6 +136,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         code_version=code_version,
         kinds=_kinds(lakehouse, spec),
         owners=list(spec.owners),
+        freshness_policy=dg.FreshnessPolicy.time_window(spec.freshness) if spec.freshness else None,
         group_name=re.sub(r"\W", "_", spec.table.rpartition(".")[0]),
         metadata=_definition_metadata(spec),
         pool=f"lakehouse_{spec.name}",  # limits the writers of a table where somebody sets its limit

@@ -225,6 +225,34 @@ def test_narrow_types_are_widened(project: Project) -> None:
     ]
 
 
+@pytest.mark.parametrize("keys", [{}, {"sort": "[id]"}], ids=["copied", "sorted"])
+@pytest.mark.parametrize("small", WAYS)
+def test_hour_of_an_empty_object_is_empty(
+    project: Project, keys: dict[str, str], small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object without rows is an hour without rows: what was there is replaced by nothing."""
+    monkeypatch.setattr(views, "SMALL_INPUT", small)
+    project.describe({"key": "[id]", **keys})
+    project.land(HOUR, ROWS)
+    project.run()
+    project.land(HOUR, [])
+    seal = project.run().seal
+    assert (seal.files, seal.rows, seal.rows_read, project.ids()) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize("keys", [{}, {"sort": "['dep-delay desc', größe, 1st, select]"}], ids=["copied", "sorted"])
+def test_columns_may_have_any_name(project: Project, keys: dict[str, str]) -> None:
+    """Blanks, dashes, umlauts, digits and SQL's own words are names like others."""
+    columns = "{the time: timestamptz!, dep-delay: long!, größe: double, 1st: string, select: string}"
+    source = f"{{path: raw/%Y/%m/%d/%H*.jsonl, columns: {columns}}}"
+    project.describe({"source": source, "hour": "the time", "key": "[dep-delay, the time]", **keys})
+    given = {"the time": "2013-01-01T10:00:00Z", "dep-delay": 5, "größe": 1.5, "1st": "x", "select": "y"}
+    project.land(HOUR, [given])
+    project.run()
+    assert project.rows() == [{**given, "the time": AT}]
+    assert project.run().step == "skip"
+
+
 def _buckets(project: Project) -> dict[int, list[str]]:
     """List the hour's live files by bucket, in the order of their numbers."""
     paths = [file.path for file in project.table.live(HourWindow.from_key(HOUR))]
@@ -285,6 +313,7 @@ def test_large_hour_is_copied_in_tasks(project: Project, many: bytes) -> None:
 def test_transform_may_use_its_source_twice_or_not_at_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Spark did not have to read, or read twice, is no reason to refuse the rows that came out of it."""
     monkeypatch.setattr(views, "SMALL_INPUT", 0)
+    monkeypatch.setattr(views, "ANSWERED_WITHIN_S", 1)
     project.land(HOUR, ROWS)
     project.describe({"transform": "t.sql", "columns": COLUMNS})
     for sql, ids in (

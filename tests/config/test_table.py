@@ -1,5 +1,6 @@
 import pickle
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         "key": (),
         "sort": (),
         "file_size": FILE_SIZE,
+        "freshness": None,
         "start": {"start": HourWindow.from_key("2013-01-01-00:00").start},
         "end": None,
         "properties": {},
@@ -65,6 +67,8 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         pytest.param({"file_size": "5 GB"}, "file_size", 5_000_000_000, id="largest file"),
         pytest.param({"file_size": "64MiB"}, "file_size", 64 * 2**20, id="MiB"),
         pytest.param({"file_size": "1.5gib"}, "file_size", 3 * 2**29, id="part of a GiB"),
+        pytest.param({"freshness": "3h"}, "freshness", timedelta(hours=3), id="hours"),
+        pytest.param({"freshness": "2d"}, "freshness", timedelta(days=2), id="days"),
         pytest.param({"file_size": "2000KB"}, "file_size", 2_000_000, id="KB"),
         pytest.param({"start": "2013-01-01-10:00"}, "start", HourWindow.from_key("2013-01-01-10:00"), id="hour"),
         pytest.param({"end": "2013-01-02"}, "end", HourWindow.from_key("2013-01-02-00:00"), id="day"),
@@ -182,6 +186,9 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
         ),
         pytest.param({"file_size": "999KB"}, ["file_size: is out of bounds; write 1MB to 5GB"], id="small files"),
         pytest.param({"file_size": "5GiB"}, ["file_size: is out of bounds; write 1MB to 5GB"], id="large files"),
+        pytest.param(
+            {"freshness": "soon"}, ["freshness: 'soon' is no age; write hours or days, such as 3h or 2d"], id="no age"
+        ),
         pytest.param({"file_size": "256"}, [f"file_size: '256' {_NO_SIZE}"], id="no unit"),
         pytest.param({"file_size": "1TB"}, [f"file_size: '1TB' {_NO_SIZE}"], id="unknown unit"),
         pytest.param({"file_size": "[1MB]"}, [f"file_size: a list {_NO_SIZE}"], id="size of a list"),

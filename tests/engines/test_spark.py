@@ -144,7 +144,7 @@ def test_error_of_a_task_comes_out_as_itself(
         yield from batches
 
     with pytest.raises(LakehouseError) as caught, translated("doing"):
-        spark.range(1).mapInArrow(fail, "id long").toArrow()
+        spark.range(0, 1, 1, 1).mapInArrow(fail, "id long").toArrow()
     assert type(caught.value) is kind
     assert str(caught.value) == str(raised)
 
@@ -168,7 +168,7 @@ def test_notes_of_an_error_stay_with_it(spark: SparkSession) -> None:
         pytest.raises(TransientError, match=r"put s3://b/k: 503\nput s3://b/k: gave up after 32 tries"),
         translated("x"),
     ):
-        spark.range(1).mapInArrow(fail, "id long").toArrow()
+        spark.range(0, 1, 1, 1).mapInArrow(fail, "id long").toArrow()
 
 
 def _sql(text: str) -> Callable[[SparkSession], DataFrame]:
@@ -221,5 +221,5 @@ def test_fault_of_our_own_is_none_of_the_data(spark: SparkSession) -> None:
 
     said = r"events: TypeError: .*data_files.py, line \d+\)"
     with pytest.raises(LakehouseError, match=said) as caught, translated("events"):
-        spark.range(1).mapInArrow(fail, "id long").toArrow()
+        spark.range(0, 1, 1, 1).mapInArrow(fail, "id long").toArrow()
     assert type(caught.value) is LakehouseError

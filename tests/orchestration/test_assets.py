@@ -1,8 +1,7 @@
 """The skin: partition keys, per-hour events, failures, checks and what Dagster's page shows."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import cast
 
 import dagster as dg
@@ -165,23 +164,10 @@ def test_a_changed_dimension_marks_old_hours_and_runs_nothing(events: Project, i
     assert not is_stale(events, instance, HOUR)
 
 
-def test_definitions_load_without_an_engine(project: Project) -> None:
-    """Every tick and command loads them: neither pyspark nor pysail is imported."""
-    code = "import sys, lakehouse_pipeline.definitions; print({'pyspark', 'pysail'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_definitions_load_while_the_store_is_away(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    """A dimension that cannot be listed is said, and does not keep the page from loading."""
-    project.write(
-        "lakehouse.yaml",
-        'catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: "s3://lake", s3.endpoint: "http://127.0.0.1:9", '
-        's3.region: us-east-1, s3.access-key-id: key, s3.secret-access-key: hidden-secret, s3.retry.num-retries: "2", '
-        's3.retry.min-wait-ms: "1", s3.retry.max-wait-ms: "2"}\nengine: local[2]\n',
-    )
-    project.describe({"join": "{names: s3://lake/names.parquet}", "transform": "events.sql"})
-    project.write("tables/events.sql", "SELECT at, id, size FROM source")
-    assert asset_of(project).specs
-    assert "its dimensions do not count for its code version" in caplog.text
-    assert "hidden-secret" not in caplog.text
+@pytest.mark.parametrize(("asked", "hours"), [(None, None), ("3h", 3)], ids=["not asked", "asked"])
+def test_freshness_is_watched_only_where_a_spec_asks(project: Project, asked: str | None, hours: int | None) -> None:
+    """Without the key Dagster has no opinion about the age of the newest hour."""
+    if asked:
+        project.describe({"freshness": asked})
+    (spec,) = asset_of(project).specs
+    assert spec.freshness_policy == (dg.FreshnessPolicy.time_window(timedelta(hours=hours)) if hours else None)

@@ -45,7 +45,7 @@ def test_credentials_are_not_in_any_record(
     spark: SparkSession,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Neither the catalog's credential nor S3's secret key is in an event, a log record, a file of the table or a conf."""
+    """Neither the catalog's credential nor S3's key is in an event, a log, a file of the table or a conf."""
     with caplog.at_level(logging.DEBUG, "lakehouse_pipeline"):
         result = materialize(remote, instance, HOUR, THIRD)
     assert not result.success
@@ -73,5 +73,5 @@ def test_missing_bucket_is_no_empty_hour(remote: Project) -> None:
     """A bucket that does not exist is said, whatever `missing` says of objects."""
     source = remote.keys["source"].replace("s3://raw/", "s3://no-such-bucket/").replace("{", "{missing: empty, ", 1)
     remote.describe({"source": source})
-    with pytest.raises(ConfigurationError, match="there is no bucket to list s3://no-such-bucket/"):
+    with pytest.raises(ConfigurationError, match=r"s3://no-such-bucket/.*there is no such bucket"):
         remote.run()

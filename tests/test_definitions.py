@@ -1,0 +1,59 @@
+"""The entry point: which lakehouse it loads, and what it does where there is none."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.projects import Project
+
+
+def _load(project: Project, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Import the definitions in a process of its own, in the project's folder."""
+    code = (
+        "import sys\n"
+        "from lakehouse_pipeline.definitions import defs\n"
+        "print([str(asset.key.path[-1]) for asset in defs.assets], {'pyspark', 'pysail'} & sys.modules.keys())\n"
+    )
+    known = {name: value for name, value in os.environ.items() if name != "LAKEHOUSE_CONFIG"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env={**known, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_lakehouse_of_the_folder_is_loaded(project: Project) -> None:
+    """Without a variable it is the one in the current folder; loading it imports no engine."""
+    done = _load(project)
+    assert (done.returncode, done.stdout) == (0, "['events'] set()\n"), done.stderr
+
+
+def test_lakehouse_of_the_variable_is_loaded(project: Project) -> None:
+    """`LAKEHOUSE_CONFIG` names another one, and its specs are found beside it."""
+    (project.folder / "lakehouse.yaml").rename(project.folder / "other.yaml")
+    done = _load(project, LAKEHOUSE_CONFIG="other.yaml")
+    assert (done.returncode, done.stdout) == (0, "['events'] set()\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        pytest.param("lakehouse.yaml", "there is no lakehouse.yaml in", id="no lakehouse"),
+        pytest.param("tables/events.yaml", "tables/events.yaml:1: ", id="a broken spec"),
+    ],
+)
+def test_what_is_wrong_is_said(project: Project, name: str, said: str) -> None:
+    """Nothing loads, and the last line is the problem: what `dagster dev` shows."""
+    if name == "lakehouse.yaml":
+        (project.folder / name).unlink()
+    else:
+        project.write(name, "table: nothing\n")
+    done = _load(project)
+    assert done.returncode != 0
+    assert "lakehouse_pipeline.errors.ConfigurationError: " in done.stderr
+    assert said in done.stderr
