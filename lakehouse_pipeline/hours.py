@@ -4,6 +4,7 @@ An hour is UTC and half-open. Its key is the string that Dagster uses for the pa
 """
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -145,8 +146,8 @@ def _span(text: str) -> HourRange:
         return HourRange(day, HourWindow(day.start + 23 * HOUR))
     if _MONTH.fullmatch(text):
         month = _parse(text, "%Y-%m")
-        following = (month + timedelta(days=31)).replace(day=1)
-        return HourRange(HourWindow(month), HourWindow(following - HOUR))
+        last_day = monthrange(month.year, month.month)[1]
+        return HourRange(HourWindow(month), HourWindow(month.replace(day=last_day, hour=23)))
     if _KEY.fullmatch(text):
         hour = HourWindow.from_key(text)
         return HourRange(hour, hour)

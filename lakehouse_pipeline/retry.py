@@ -4,6 +4,7 @@ The only importer of tenacity. Which errors deserve a retry is the caller's to s
 time. Layers multiply: requests are retried in `object_store` alone, so nothing above it retries a request again.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import ConfigurationError
+
+SAID_FROM_TRY = 3  # one retry is everyday; whoever waits for the third wants to know what for
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Matcher = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
@@ -142,6 +147,15 @@ def _error_of(state: RetryCallState) -> BaseException:
 
 
 def _say(details: RetryDetails) -> None:
+    if details.tries >= SAID_FROM_TRY:
+        logger.warning(
+            "%s: try %d failed after %.0f s (%s); again in %.1f s",
+            details.name,
+            details.tries,
+            details.elapsed_s,
+            details.caused_by,
+            details.wait_s,
+        )
     events.emit(
         "request.retried",
         request=details.name,

@@ -141,6 +141,15 @@ def test_waits_are_jittered_within_the_policy(tries: int, lowest: float, more: f
     assert all(0 <= wait <= min(lowest * 2.0**n, policy.max_wait_s) + 1e-9 for n, wait in enumerate(clock.slept))
 
 
+def test_whoever_waits_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """One retry is everyday; from the third failure on every wait is warned of, with what went wrong."""
+    clock = Clock()
+    retry_call(RetryPolicy(), failing(4), on=TransientError, name="put s3://raw/key", sleep=clock.sleep, clock=clock)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition(" failed")[0] for text in said] == ["put s3://raw/key: try 3", "put s3://raw/key: try 4"]
+    assert "(no)" in said[0]
+
+
 @pytest.mark.parametrize(("cap", "least", "most"), [(20.0, 7.0, 8.0), (3.0, 3.0, 3.0)], ids=["honoured", "capped"])
 def test_the_servers_wait_is_honoured(cap: float, least: float, most: float) -> None:
     """The wait is at least what the server asks, jittered so that clients spread, and never above the cap."""

@@ -35,7 +35,7 @@ from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.engines.spark import SPARK_ERRORS, spark_schema, translated
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
 from lakehouse_pipeline.iceberg.data_files import BUCKET
-from lakehouse_pipeline.iceberg.tables import arrow_schema_of, columns_of
+from lakehouse_pipeline.iceberg.tables import arrow_schema_of, types_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject
 from lakehouse_pipeline.sources.parquet_files import parquet_schema
@@ -231,8 +231,8 @@ def new_columns(spec: TableSpec, files: LakehouseFileIO, objects: tuple[SourceOb
     """Give the columns of a table that does not exist yet: the spec's, or those of the hour's first file.
 
     Raises:
-        ConfigurationError: there is neither.
-        DataError: the file has a column of a type that tables cannot have.
+        ConfigurationError: there is neither, or a spec with these columns would be refused.
+        DataError: the file has a column of a type that is not known here.
     """
     if spec.target_columns is not None:
         return spec.target_columns
@@ -240,4 +240,10 @@ def new_columns(spec: TableSpec, files: LakehouseFileIO, objects: tuple[SourceOb
         raise ConfigurationError(
             f"{spec.file}: the table does not exist yet and nothing says which columns it has; give it `columns`"
         )
-    return columns_of(parquet_schema(files, objects[0]), required=spec.hour)
+    types = types_of(parquet_schema(files, objects[0]))
+    if spec.hour in types:
+        types[spec.hour] += "!"
+    try:
+        return spec.with_columns(types)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{spec.file}: {objects[0].url} gives the table its columns, and {error}") from None

@@ -17,7 +17,7 @@ from lakehouse_pipeline.backfill.plan import HourPlan
 from lakehouse_pipeline.backfill.views import SPLIT_BYTES, View, read_splits, read_view, task_count
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.engines.spark import spark_schema, translated
+from lakehouse_pipeline.engines.spark import map_in_arrow, spark_schema, translated
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import (
     BUCKET,
@@ -96,7 +96,7 @@ def write(frame: DataFrame, target: WriteTarget) -> list[WrittenFile]:
     def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return write_batches(target, batches)
 
-    return written_files(frame.mapInArrow(task, spark_schema(WRITTEN)).toArrow().to_batches())
+    return written_files(map_in_arrow(frame, task, spark_schema(WRITTEN)).toArrow().to_batches())
 
 
 def is_direct(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
@@ -126,7 +126,7 @@ def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target:
                     yield written.append_column(ROWS_READ, pa.array(counts, pa.int64()))
 
     schema = spark_schema(WRITTEN.append(pa.field(ROWS_READ, pa.int64())))
-    gathered = session.range(0, len(tasks), 1, len(tasks)).mapInArrow(run, schema).toArrow()
+    gathered = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), run, schema).toArrow()
     return Etl(
         written_files(gathered.drop_columns([ROWS_READ]).to_batches()),
         sum(gathered.column(ROWS_READ).to_pylist()),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
-from lakehouse_pipeline.engines.spark import spark_schema
+from lakehouse_pipeline.engines.spark import map_in_arrow, spark_schema
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.bad_rows import Rejects, fail
 from lakehouse_pipeline.sources.listing import SourceObject
@@ -100,7 +100,7 @@ def _read_in_tasks(
 
     observed = Observation()
     schema = spark_schema(view.read_schema.append(pa.field(_COUNT, pa.int64())))
-    frame = session.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, schema)
+    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), read, schema)
     # A set: Spark may run a task twice, and does where it samples rows to place them by range.
     frame = frame.observe(observed, F.collect_set(_COUNT).alias(_COUNT)).drop(_COUNT)
     return frame, lambda: _observed_rows(observed, len(tasks))

@@ -11,9 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from lakehouse_pipeline.config.model import SpecModel, kind, several
+from lakehouse_pipeline.config.model import SpecModel, kind, sentences, several
 from lakehouse_pipeline.config.source import Join, Source, read_joins
 from lakehouse_pipeline.config.transform import Transform, read_transform
 from lakehouse_pipeline.config.types import Column, Columns, column_named
@@ -87,6 +87,21 @@ class TableSpec(SpecModel):
     def target_columns(self) -> tuple[Column, ...] | None:
         """The columns of the Iceberg table; None where only the parquet files of the source know them."""
         return self.source.columns if self.columns is None else self.columns
+
+    def with_columns(self, types: Mapping[str, str]) -> tuple[Column, ...]:
+        """Give the columns that a table has whose spec names none: found in a file, judged like written ones.
+
+        Raises:
+            ConfigurationError: names every problem that the spec has with them.
+        """
+        try:
+            columns = TableSpec.model_validate({**dict(self), "columns": types}).columns
+        except ValidationError as error:
+            raise ConfigurationError(
+                "; ".join(f"{'.'.join(map(str, path))}: {text}" for path, text in sentences(error))
+            ) from None
+        assert columns is not None  # noqa: S101  # they were given
+        return columns
 
     @field_validator("name")
     @classmethod

@@ -128,12 +128,6 @@ def parse_type(text: str) -> str:
     raise ConfigurationError(f"{text!r} is no type; {_nearest(word)}")
 
 
-def precision_and_scale(type_name: str) -> tuple[int, int] | None:
-    """Give p and s of `decimal(p,s)`, None for every other type."""
-    match = _DECIMAL.fullmatch(type_name)
-    return (int(match[1]), int(match[2])) if match else None
-
-
 def read_columns(value: object, is_reserved: Callable[[str], bool]) -> tuple[Column, ...]:
     """Read `columns` of a spec: a mapping of names to types, or a tuple of columns, in the order of the table.
 

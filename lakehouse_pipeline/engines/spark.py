@@ -4,20 +4,23 @@ Credentials never enter Spark's configuration: tasks build their own FileIO. The
 is on, so that a cast that loses something fails.
 """
 
+import fcntl
 import logging
 import os
 import re
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 from py4j.protocol import Py4JError
+from pyspark import TaskContext
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import (
     BinaryType,
     BooleanType,
@@ -58,6 +61,7 @@ SETTINGS: Mapping[str, str] = {
 }
 
 TASKS_END_WITHIN_S = 30.0
+_LOCK = "lakehouse.lock"
 
 _TYPES: Mapping[pa.DataType, DataType] = {
     pa.bool_(): BooleanType(),
@@ -145,24 +149,61 @@ def ended_with(session: SparkSession, tag: str) -> Iterator[None]:
     context = session.sparkContext
     context.setInterruptOnCancel(True)  # by default tasks of a failed job work on to their end
     context.addJobTag(tag)
+    with tempfile.NamedTemporaryFile(prefix="lakehouse-tasks-") as lock:
+        context.setLocalProperty(_LOCK, lock.name)
+        try:
+            yield
+        except BaseException:
+            context.cancelJobsWithTag(tag)
+            _wait_for_tasks(session, lock.fileno())
+            raise
+        finally:
+            context.setLocalProperty(_LOCK, None)  # type: ignore[arg-type]  # its own way to unset one
+            context.removeJobTag(tag)
+
+
+def map_in_arrow(
+    frame: DataFrame, function: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: StructType
+) -> DataFrame:
+    """Do what `frame.mapInArrow` does, in workers that `ended_with` waits for."""
+
+    def held(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with _shared(TaskContext.get().getLocalProperty(_LOCK)):  # type: ignore[union-attr]  # in a task there is one
+            yield from function(batches)
+
+    return frame.mapInArrow(held, schema)
+
+
+@contextmanager
+def _shared(lock: str | None) -> Iterator[None]:
+    """Hold a lock together with other tasks; the system lets go of it with the process, however that ends."""
     try:
+        file = Path(lock).open("rb") if lock else None  # noqa: SIM115  # closed below
+    except FileNotFoundError:  # the driver waits no more
+        file = None
+    with file or nullcontext():
+        if file:
+            fcntl.flock(file, fcntl.LOCK_SH)
         yield
-    except BaseException:
-        context.cancelJobsWithTag(tag)
-        _wait_for_tasks(session)
-        raise
-    finally:
-        context.removeJobTag(tag)
 
 
-def _wait_for_tasks(session: SparkSession) -> None:
+def _wait_for_tasks(session: SparkSession, lock: int) -> None:
+    """Wait until no task runs, and until no worker does: Spark's task is over before its killed worker is."""
     tracker = session.sparkContext._jsc.sc().statusTracker()  # noqa: SLF001  # PySpark's own lacks executors
     until = time.monotonic() + TASKS_END_WITHIN_S
     while time.monotonic() < until:
-        if not sum(executor.numRunningTasks() for executor in tracker.getExecutorInfos()):
+        if not sum(executor.numRunningTasks() for executor in tracker.getExecutorInfos()) and _is_free(lock):
             return
-        time.sleep(0.05)  # a state of the JVM: there is nothing to wait on
+        time.sleep(0.05)  # states of other processes: there is nothing to wait on
     logger.warning("Spark's tasks did not end within %s s; what they write from now on stays", TASKS_END_WITHIN_S)
+
+
+def _is_free(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_running() -> bool:

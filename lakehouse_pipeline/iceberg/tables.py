@@ -180,14 +180,10 @@ def table_columns(table: Table) -> tuple[Column, ...]:
     )
 
 
-def columns_of(schema: pa.Schema, *, required: str) -> tuple[Column, ...]:
-    """Give the columns that hold an Arrow schema; `required` names the one that every row must have."""
+def types_of(schema: pa.Schema) -> dict[str, str]:
+    """Give the types that hold an Arrow schema's columns, in the spec's words."""
     fields = [field.with_metadata({b"PARQUET:field_id": str(place)}) for place, field in enumerate(schema, start=1)]
-    iceberg = pyarrow_to_schema(pa.schema(fields))
-    return tuple(
-        Column(name=item.name, type=str(item.field_type).replace(" ", ""), required=item.name == required)
-        for item in iceberg.fields
-    )
+    return {item.name: str(item.field_type).replace(" ", "") for item in pyarrow_to_schema(pa.schema(fields)).fields}
 
 
 def arrow_schema_of(columns: tuple[Column, ...]) -> pa.Schema:

@@ -10,6 +10,7 @@ import pytest
 from pyiceberg.table import Table
 
 from lakehouse_pipeline.backfill import views
+from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 from tests.projects import HOUR, NEXT, Project, Row, json_lines, parquet, row
 
@@ -81,6 +82,20 @@ def test_columns_of_a_parquet_source_make_the_table(project: Project) -> None:
         "2: id: optional long",
         "3: size: optional double",
     ]
+
+
+def test_columns_of_a_parquet_source_are_judged(project: Project) -> None:
+    """A file whose columns no spec could name makes no table, and everything about them is said at once."""
+    at = [datetime(2013, 1, 1, 10, tzinfo=UTC)]
+    project.write(
+        "raw/2013/01/01/10.parquet", parquet(pa.table({"at": at, "user.id": [1], "_bucket": [2], "size": [3]}))
+    )
+    project.describe({"source": "raw/%Y/%m/%d/%H.parquet", "sort": "[sizes]"})
+    with pytest.raises(ConfigurationError) as caught:
+        project.run()
+    for said in ("events.yaml: ", "10.parquet gives", "columns.user.id: ", "columns._bucket: ", "sort.0: ", "'size'?"):
+        assert said in str(caught.value)
+    assert not project.catalog.table_exists("lake.events")
 
 
 @pytest.mark.parametrize("small", WAYS)

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from lakehouse_pipeline.config.types import Column, column_named, parse_type, precision_and_scale
+from lakehouse_pipeline.config.types import Column, column_named, parse_type
 from lakehouse_pipeline.errors import ConfigurationError
 
 _ALL = "write one of boolean, int, long, float, double, date, timestamp, timestamptz, string, binary, decimal(p,s)"
@@ -73,12 +73,6 @@ def test_names_that_engines_misread_are_refused(name: str) -> None:
     """A name is neither blank nor a path into nested columns."""
     with pytest.raises(ValidationError, match="rename it"):
         Column(name=name, type="int")
-
-
-@pytest.mark.parametrize(("type_name", "figures"), [("decimal(10,2)", (10, 2)), ("long", None)])
-def test_precision_and_scale(type_name: str, figures: tuple[int, int] | None) -> None:
-    """Only decimals have them."""
-    assert precision_and_scale(type_name) == figures
 
 
 def test_a_missing_column_has_a_way_out() -> None:

@@ -3,15 +3,18 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
 from lakehouse_pipeline import errors
-from lakehouse_pipeline.engines.spark import LazySession, spark_schema, translated
+from lakehouse_pipeline.engines.spark import LazySession, ended_with, map_in_arrow, spark_schema, translated
 from lakehouse_pipeline.errors import (
     CommitConflictError,
     CommitStateUnknownError,
@@ -223,3 +226,25 @@ def test_fault_of_our_own_is_none_of_the_data(spark: SparkSession) -> None:
     with pytest.raises(LakehouseError, match=said) as caught, translated("events"):
         spark.range(0, 1, 1, 1).mapInArrow(fail, "id long").toArrow()
     assert type(caught.value) is LakehouseError
+
+
+def test_no_worker_outlives_a_failed_block(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark calls a task ended before its killed worker is: nothing may be written once the block is left."""
+    beats = tmp_path / "beats"
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for _ in range(20_000 * batch.column(0)[0].as_py()):
+                with beats.open("a") as file:
+                    file.write(".")
+                time.sleep(0.001)
+            while not beats.exists():
+                time.sleep(0.01)
+            yield batch
+            raise ValueError("no")
+
+    with pytest.raises(PySparkException), ended_with(spark, "test"):
+        map_in_arrow(spark.range(0, 2, 1, 2), work, spark_schema(pa.schema([("id", pa.int64())]))).toArrow()
+    left_at = beats.stat().st_size
+    time.sleep(0.5)
+    assert beats.stat().st_size == left_at < 20_000

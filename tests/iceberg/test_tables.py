@@ -19,12 +19,12 @@ from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import (
     arrow_schema_of,
-    columns_of,
     create_table,
     load_table,
     open_catalog,
     table_columns,
     translated,
+    types_of,
 )
 from tests.iceberg.lake import EVENTS, columns, spec_of
 
@@ -92,11 +92,11 @@ def test_another_partition_spec_is_refused(catalog: Catalog) -> None:
         load_table(catalog, spec)
 
 
-def test_columns_of_arrow_and_back() -> None:
+def test_types_of_arrow_and_back() -> None:
     """An Arrow schema's columns, and the schema that these columns have in memory, are the same."""
     types = {"at": "timestamptz!", "a": "decimal(9,2)", "b": "binary", "c": "float", "d": "date", "e": "timestamp"}
     schema = arrow_schema_of(columns(types))
-    assert columns_of(schema, required="at") == columns(types)
+    assert types_of(schema) == {**types, "at": "timestamptz"}
     assert [str(field.type) for field in schema] == [
         *("timestamp[us, tz=UTC]", "decimal128(9, 2)", "binary", "float", "date32[day]", "timestamp[us]")
     ]

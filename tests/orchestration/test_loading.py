@@ -1,6 +1,5 @@
 """Loading the definitions: names that Dagster takes, versions of the recipe, and a store that is away."""
 
-import time
 from typing import cast
 
 import dagster as dg
@@ -78,8 +77,8 @@ def test_missing_module_is_said_at_load(project: Project) -> None:
         build_defs(project.lakehouse)
 
 
-def test_store_that_is_away_costs_seconds(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    """With the usual settings, tables with dimensions in an unreachable store load; it is asked for the first."""
+def test_store_that_is_away_is_asked_once(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Tables with dimensions in an unreachable store load; it is asked for the first, not for each again."""
     project.write(
         "lakehouse.yaml",
         'catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: "s3://lake", s3.endpoint: "http://127.0.0.1:9", '
@@ -91,9 +90,7 @@ def test_store_that_is_away_costs_seconds(project: Project, caplog: pytest.LogCa
         (project.folder / f"tables/{name}.yaml").write_bytes((project.folder / "tables/events.yaml").read_bytes())
         file = project.folder / f"tables/{name}.yaml"
         file.write_text(file.read_text().replace("lake.events", f"lake.{name}"))
-    started = time.monotonic()
     assert len(list(build_defs(project.lakehouse).assets or ())) == 3
-    assert time.monotonic() - started < 10
     (said,) = [record for record in caplog.records if record.name.endswith("orchestration.assets")]
     assert "events: its dimensions do not count for its code version" in said.getMessage()
     assert "hidden" not in caplog.text
