@@ -84,17 +84,23 @@ def test_columns_of_a_parquet_source_make_the_table(project: Project) -> None:
     ]
 
 
-def test_columns_of_a_parquet_source_are_judged(project: Project) -> None:
-    """A file whose columns no spec could name makes no table, and everything about them is said at once."""
-    at = [datetime(2013, 1, 1, 10, tzinfo=UTC)]
-    project.write(
-        "raw/2013/01/01/10.parquet", parquet(pa.table({"at": at, "user.id": [1], "_bucket": [2], "size": [3]}))
-    )
-    project.describe({"source": "raw/%Y/%m/%d/%H.parquet", "sort": "[sizes]"})
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        pytest.param(("at", "user.id", "_bucket"), ("columns.user.id: ", "columns._bucket: "), id="no column's name"),
+        pytest.param(("at", "id", "size"), ("sort.0: there is no column 'sizes'; did you mean 'size'?",), id="no such"),
+        pytest.param(("then", "id", "sizes"), ("hour: there is no column 'at'",), id="no time"),
+    ],
+)
+def test_columns_of_a_parquet_source_are_judged(project: Project, names: list[str], said: list[str]) -> None:
+    """A file whose columns no spec could have makes no table, and all that is wrong with them is said."""
+    rows = pa.Table.from_arrays([pa.array([AT]), pa.array([1]), pa.array([2])], names=names)
+    project.write("raw/2013/01/01/10.parquet", parquet(rows))
+    project.describe({"source": "{path: raw/%Y/%m/%d/%H.parquet}", "sort": "[sizes]"})
     with pytest.raises(ConfigurationError) as caught:
         project.run()
-    for said in ("events.yaml: ", "10.parquet gives", "columns.user.id: ", "columns._bucket: ", "sort.0: ", "'size'?"):
-        assert said in str(caught.value)
+    for text in ("events.yaml: ", "10.parquet gives the table its columns", *said):
+        assert text in str(caught.value)
     assert not project.catalog.table_exists("lake.events")
 
 
