@@ -1,5 +1,6 @@
-"""Ours, in a process of its own: `python -m benchmarks._ours FOLDER CASE RUNS` prints a JSON line a run."""
+"""Ours, in a process of its own: `python -m benchmarks._ours FOLDER TABLE RUNS [ENGINE]` prints a JSON line a run."""
 
+import itertools
 import json
 import os
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from lakehouse_pipeline.backfill.hour import Bench, run_hour
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
-from lakehouse_pipeline.engines.spark import LazySession
+from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 
@@ -18,7 +19,7 @@ engine: local[2]
 """
 SPEC = """\
 table: bench.TABLE
-source: {path: "raw/%Y/%m/%d/%H/*.parquet", format: parquet}
+source: {path: "raw/%Y/%m/%d/%H/*.parquet", format: parquet, reader: READER}
 hour: event_time
 start: 2024-01-01
 end: 2024-01-02
@@ -32,24 +33,32 @@ transform: TABLE.sql
 columns: {event_time: timestamptz!, id: long, customer: int, price: double, kind: string, city: string, payload: string}
 """
 CASES = ("copy", "transform", "sort")
+READERS = ("arrow", "spark")
 
 
 def write_project(folder: Path) -> None:
     """Write the lakehouse whose tables are the cases."""
     (folder / "tables").mkdir(exist_ok=True)
     (folder / "lakehouse.yaml").write_text(LAKEHOUSE)
-    for case in CASES:
+    for case, reader in itertools.product(CASES, READERS):
         spec = SPEC + {"copy": "", "transform": COLUMNS, "sort": "sort: [city, kind]\n"}[case]
-        (folder / f"tables/{case}.yaml").write_text(spec.replace("TABLE", case))
-    (folder / "tables/transform.sql").write_text(SQL)
+        name = table_of(case, reader)
+        (folder / f"tables/{name}.yaml").write_text(spec.replace("TABLE", name).replace("READER", reader))
+        if case == "transform":
+            (folder / f"tables/{name}.sql").write_text(SQL)
 
 
-def main(folder: Path, case: str, runs: int) -> None:
+def table_of(case: str, reader: str) -> str:
+    """Name the table of a case that is read by a reader."""
+    return f"{case}_{reader}"
+
+
+def main(folder: Path, table: str, runs: int, engine: str) -> None:
     """Run the hour again and again in one warm session."""
     lakehouse = load_lakehouse(folder / "lakehouse.yaml", os.environ)
-    session = LazySession(lakehouse.engine, "benchmark")
+    session = LazySession(engine, "benchmark")
     session.get().range(10).count()
-    bench = Bench(lakehouse.spec(case), Warehouse.open(lakehouse.catalog), session.get, "benchmark")
+    bench = Bench(lakehouse.spec(table), Warehouse.open(lakehouse.catalog), session.get, "benchmark")
     for _ in range(runs):
         started = time.perf_counter()
         result = run_hour(bench, HourWindow.from_key("2024-01-01-00:00"), force=True)
@@ -60,4 +69,4 @@ def main(folder: Path, case: str, runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *(sys.argv[4:] or ["local[2]"]))

@@ -42,7 +42,7 @@ def resident(root: int) -> dict[str, int]:
 
 def peak(folder: Path, case: str) -> dict[str, int]:
     """Run one hour, and give the highest sums seen."""
-    command = [sys.executable, "-m", "benchmarks._ours", str(folder), case, "1"]
+    command = [sys.executable, "-m", "benchmarks._ours", str(folder), _ours.table_of(case, "arrow"), "1"]
     highest = {"java": 0, "python": 0, "all": 0}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         ended = threading.Event()

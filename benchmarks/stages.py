@@ -12,12 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks import _events, _ours
-from lakehouse_pipeline.backfill.arrange import cores_of, source_view
+from lakehouse_pipeline.backfill.arrange import source_view
 from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.backfill.inputs import Aside, Counts
 from lakehouse_pipeline.backfill.plan import TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.views import read_splits, read_view, task_count
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
-from lakehouse_pipeline.engines.spark import LazySession
+from lakehouse_pipeline.engines.sessions import LazySession, cores_of
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.ledger import HourRecord
@@ -41,7 +42,7 @@ def main() -> None:
     _ours.write_project(FOLDER)
     lakehouse = load_lakehouse(FOLDER / "lakehouse.yaml", os.environ)
     lazy = LazySession(lakehouse.engine, "benchmark")
-    session, spec = lazy.get(), lakehouse.spec("transform")
+    session, spec = lazy.get(), lakehouse.spec(_ours.table_of("transform", "arrow"))
     warehouse = Warehouse.open(lakehouse.catalog)
     bench = Bench(spec, warehouse, lazy.get, "benchmark")
     run_hour(bench, HOUR, force=True)
@@ -49,14 +50,14 @@ def main() -> None:
     assert table is not None
     files, inputs = warehouse.files, observe_inputs(spec, warehouse.files, HOUR)
     plan = plan_hour(spec, HOUR, inputs, HourRecord(hour=HOUR.key), TableState("", 0, ()), force=True)
-    view = source_view(spec, plan, files, table.columns, "")
+    view = source_view(spec, plan, files, table.columns, Aside(files, f"{table.location}/_benchmark"))
     splits = plan_splits(files, view.objects, view.format, target_bytes=1 << 30)
     tasks = balance(splits, task_count(view.bytes, cores_of(session)))
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for task in batch.column(0).to_pylist():
-                for _ in read_splits(files, view, tasks[task], task):
+                for _ in read_splits(files, view, tasks[task], task, Counts()):
                     pass
         yield from ()
 

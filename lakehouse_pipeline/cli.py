@@ -1,18 +1,36 @@
 """The command line. A command parses, calls one function and says what came of it; errors become exit codes here."""
 
+import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError, SafetyError
 
+if TYPE_CHECKING:
+    from lakehouse_pipeline.config.lakehouse import Lakehouse
+
 P = ParamSpec("P")
 
+_WIDTH = 160  # characters of a line where there is no terminal
+
 FAILED, CONFIGURATION, REFUSED, CANCELLED = 1, 2, 3, 130
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Say it as JSON, for programs.")
+config = click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, exists=True),
+    help="lakehouse.yaml, or its folder; else LAKEHOUSE_CONFIG, else the current folder.",
+)
 
 
 def _exits(command: Callable[P, int | None]) -> Callable[P, None]:
@@ -26,7 +44,9 @@ def _exits(command: Callable[P, int | None]) -> Callable[P, None]:
             click.echo("cancelled", err=True)
             code = CANCELLED
         except LakehouseError as error:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
+            # Problems of files begin with `file:line`, for terminals and editors to open.
+            told = str(error) if hasattr(error, "problems") else f"{type(error).__name__}: {error}"
+            click.echo(told, err=True)
             code = _code(error)
         sys.exit(code)
 
@@ -39,6 +59,36 @@ def _code(error: LakehouseError) -> int:
     return REFUSED if isinstance(error, SafetyError) else FAILED
 
 
+def _load(named: Path | None) -> "Lakehouse":
+    """Load the lakehouse that a command is about; its files are named as somebody in the current folder would."""
+    from lakehouse_pipeline.config.lakehouse import FILE_NAME, find_lakehouse, load_lakehouse
+
+    file = (named / FILE_NAME if named.is_dir() else named) if named else find_lakehouse(os.environ, Path.cwd())
+    return load_lakehouse(_shown(file), os.environ)
+
+
+def _shown(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the JVM writes to standard error, below Python's reach, from a command's own words."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with Path(os.devnull).open("ab") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _say(value: Any, lines: list[str], *, as_json: bool) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lakehouse-pipeline")
 def main() -> None:
@@ -48,13 +98,129 @@ def main() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
 @click.option("--example", metavar="NAME", help="Copy an example's tables, too: flights.")
+@as_json
 @_exits
-def init(folder: Path, example: str | None) -> None:
+def init(folder: Path, example: str | None, *, as_json: bool) -> None:
     """Make a project folder: lakehouse.yaml, tables/, dagster.yaml, workspace.yaml."""
     from lakehouse_pipeline.demo.project import init_project
 
-    for path in init_project(folder, example):
-        click.echo(f"wrote {path}")
+    written = [str(path) for path in init_project(folder, example)]
+    _say({"written": written}, [f"wrote {path}" for path in written], as_json=as_json)
+
+
+@main.command()
+@click.argument("table")
+@click.option("--from", "path", required=True, metavar="PATH", help="One raw file: s3://…, or a local path.")
+@config
+@as_json
+@_exits
+def new(table: str, path: str, config: Path | None, *, as_json: bool) -> None:
+    """Look at a raw file, and at the names beside it, and draft tables/TABLE.yaml."""
+    from lakehouse_pipeline.drafts.spec import draft_spec
+    from lakehouse_pipeline.drafts.text import next_commands, notes, write_draft
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+    lakehouse = _load(config)
+    draft = draft_spec(lakehouse, Warehouse.open(lakehouse.catalog).files, table, path, Path.cwd())
+    written = [str(_shown(file)) for file in write_draft(draft, lakehouse.tables)]
+    look_at, go_on = notes(draft), next_commands(draft)
+    _say(
+        {"written": written, "rows": draft.sample.rows, "files": draft.files, "look_at": look_at, "next": go_on},
+        [
+            *(f"wrote {file}" for file in written),
+            *(f"look at {note}" for note in look_at),
+            *(f"{'' if place else 'next:':<6}{command}" for place, command in enumerate(go_on)),
+        ],
+        as_json=as_json,
+    )
+
+
+@main.command()
+@click.argument("table", required=False)
+@click.option("--hour", metavar="HOUR", help="Read and transform this hour, such as 2013-01-01-10:00; write nothing.")
+@config
+@as_json
+@_exits
+def check(table: str | None, hour: str | None, config: Path | None, *, as_json: bool) -> int:
+    """Find every problem of the files, and of what they name; with an hour, show ten of its rows."""
+    from lakehouse_pipeline.config.problems import SpecError
+
+    try:
+        lakehouse = _load(config)
+        if hour is not None:
+            return _preview(lakehouse, table, hour, as_json=as_json)
+        count = _survey(lakehouse, table)
+    except SpecError as error:
+        if not as_json:
+            raise
+        _say({"problems": [vars(problem) for problem in error.problems]}, [], as_json=True)
+        return CONFIGURATION
+    _say(
+        {"problems": [], "tables": count}, [f"{count} table{'s' * (count != 1)}: no problem was found"], as_json=as_json
+    )
+    return 0
+
+
+def _survey(lakehouse: "Lakehouse", table: str | None) -> int:
+    from lakehouse_pipeline.backfill.survey import survey
+    from lakehouse_pipeline.config.problems import SpecError
+
+    names = (lakehouse.spec(table).name,) if table else tuple(spec.name for spec in lakehouse.specs)
+    if problems := survey(lakehouse, names, lambda file: str(_shown(file))):
+        raise SpecError(problems)
+    return len(names)
+
+
+def _preview(lakehouse: "Lakehouse", table: str | None, hour: str, *, as_json: bool) -> int:
+    from lakehouse_pipeline.backfill.preview import preview_hour
+    from lakehouse_pipeline.backfill.preview_text import preview_lines
+    from lakehouse_pipeline.engines.sessions import LazySession
+    from lakehouse_pipeline.hours import HourWindow
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+    if table is None:
+        raise ConfigurationError("--hour takes a table's name before it: lakehouse check TABLE --hour HOUR")
+    window, spec = HourWindow.from_key(hour), lakehouse.spec(table)
+    session = LazySession(lakehouse.engine, "lakehouse check")
+    with _quiet():
+        try:
+            preview = preview_hour(spec, Warehouse.open(lakehouse.catalog), window, session.get)
+        finally:
+            session.close()
+    told = {**asdict(preview), "hour": preview.hour.key, "columns": {item.name: item.type for item in preview.columns}}
+    _say(told, preview_lines(preview, get_terminal_size((_WIDTH, 0)).columns), as_json=as_json)
+    return 0
+
+
+@main.command()
+@click.argument("table")
+@click.option("--dry-run", is_flag=True, help="Say what would be changed, and change nothing.")
+@config
+@as_json
+@_exits
+def apply(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Bring the Iceberg table to its spec by Iceberg's evolution rules, all of it or nothing."""
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+    lakehouse = _load(config)
+    spec = lakehouse.spec(table)
+    plan = Warehouse.open(lakehouse.catalog).apply(spec, dry_run=dry_run)
+    changes = [str(difference) for difference in plan.differences] if plan else []
+    says = "differs from" if changes and dry_run else "agrees with"
+    first = f"{spec.table} {says} its spec" if plan else f"{spec.table} does not exist yet; its first hour creates it"
+    lines = [first, *(f"  {'to do' if dry_run else 'done'}: {change}" for change in changes)]
+    _say({"table": spec.table, "exists": plan is not None, "changes": changes}, lines, as_json=as_json)
+
+
+@main.command()
+@as_json
+@_exits
+def schema(*, as_json: bool) -> None:
+    """Print the JSON Schema of a table's spec, with which editors complete its keys."""
+    from lakehouse_pipeline.config.schema import table_schema
+
+    made = table_schema()
+    _say(made, [json.dumps(made, indent=2)], as_json=as_json)
 
 
 @main.command()

@@ -22,7 +22,23 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # ULID's alphabet: https://gith
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class PartitionBounds(_Model):
+    """What the partition tuples of a manifest's files have in one field.
+
+    Attributes:
+        null: whether one has none.
+        nan: whether one has NaN.
+        lower: the least, in Iceberg's binary form; None where none has a value.
+        upper: the greatest.
+    """
+
+    null: bool = False
+    nan: bool = False
+    lower: bytes | None = None
+    upper: bytes | None = None
 
 
 class SealedManifest(_Model):
@@ -33,12 +49,14 @@ class SealedManifest(_Model):
         length: bytes on storage.
         files: data files in it.
         rows: rows in those files.
+        partitions: one for each field of the partition spec, in its order.
     """
 
     path: str
     length: int
     files: int
     rows: int
+    partitions: tuple[PartitionBounds, ...] = ()
 
 
 class Seal(_Model):
@@ -50,7 +68,8 @@ class Seal(_Model):
         rows: rows in them.
         bytes: their bytes on storage.
         rows_read: rows that came from the source; None where the engine did not have to read it.
-        rejected: bad rows kept aside.
+        rejected: bad rows, and rows of other hours, that were kept aside.
+        left: rows of the source that were left to other hours; None as for rows_read.
         digest: of the data files' names, see `iceberg.manifests.digest`.
         table_uuid: the table that the files were written for.
         schema_id: its schema then.
@@ -64,6 +83,7 @@ class Seal(_Model):
     bytes: int
     rows_read: int | None
     rejected: int
+    left: int | None = 0
     digest: str
     table_uuid: str
     schema_id: int
@@ -186,6 +206,10 @@ class Ledger:
     def rejects_url(self, hour: HourWindow, attempt: str) -> str:
         """Give the folder in which the bad rows of an attempt are kept."""
         return f"{self.folder}/rejects/{hour.start:%Y-%m-%d-%H}/{attempt}"
+
+    def claims_url(self, hour: HourWindow, attempt: str) -> str:
+        """Give the folder in which an attempt's writers say at which partition paths they put files."""
+        return f"{self.folder}/claims/{hour.start:%Y-%m-%d-%H}/{attempt}"
 
 
 class HourLedger:

@@ -1,6 +1,7 @@
 """What all tests share: servers and a Spark session, started once per test run and only if a test asks for them."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from tests.conformance.engines import Engines
     from tests.projects import Project
 
 
@@ -34,11 +36,20 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]
 @pytest.fixture(scope="session")
 def spark() -> Iterator["SparkSession"]:
     """Run Spark on two cores; whatever asks for a session during the test run joins this one."""
-    from lakehouse_pipeline.engines.spark import open_session  # noqa: PLC0415
+    from lakehouse_pipeline.engines.sessions import open_session  # noqa: PLC0415
 
     session = open_session("local[2]", "tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def conformance(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Engines"]:
+    """Run the conformance suite's cases on whatever engine a test asks for."""
+    from tests.conformance.engines import Engines  # noqa: PLC0415
+
+    with ExitStack() as servers:
+        yield Engines(tmp_path_factory.mktemp("conformance"), servers)
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ The transform is the user's; the frame that leaves has exactly the table's colum
 public DataFrame API is used, so that other engines can follow.
 """
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -27,18 +27,21 @@ from pyspark.sql.types import (
 )
 
 from lakehouse_pipeline.backfill.functions import fault, load_function, module_file
+from lakehouse_pipeline.backfill.inputs import Aside, Counts, View, of_hour
+from lakehouse_pipeline.backfill.placement import BYTES_A_ROW, SAMPLED_ROWS_A_BUCKET, Bound, bounds_of, into_buckets
 from lakehouse_pipeline.backfill.plan import HourPlan, transform_text
-from lakehouse_pipeline.backfill.views import View, read_view, task_count
+from lakehouse_pipeline.backfill.views import read_view, sample_view
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.engines.spark import SPARK_ERRORS, spark_schema, translated
+from lakehouse_pipeline.engines.failures import SPARK_ERRORS, translated
+from lakehouse_pipeline.engines.sessions import cores_of
+from lakehouse_pipeline.engines.spark_types import spark_schema
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
-from lakehouse_pipeline.iceberg.data_files import BUCKET
-from lakehouse_pipeline.iceberg.tables import arrow_schema_of, types_of
+from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, types_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject
-from lakehouse_pipeline.sources.parquet_files import parquet_schema
+from lakehouse_pipeline.sources.stored_rows import stored_schema
 
 SOURCE = "source"  # the name of the hour's own view
 
@@ -57,24 +60,26 @@ class Arranged:
 
     Attributes:
         frame: the table's columns and `_bucket`, in the order that they are written in.
-        rows_read: asks for the rows that came from the source, once the frame was written; None where Spark found that
-            it need not read it.
+        counts: asks for the rows that came from the source, once the frame was written; None where the engine found
+            that it need not read it.
     """
 
     frame: DataFrame
-    rows_read: Callable[[], int | None]
+    counts: Callable[[], Counts | None]
 
 
-def arrange(
+@contextmanager
+def arranged(
     session: SparkSession,
     spec: TableSpec,
     plan: HourPlan,
     files: LakehouseFileIO,
     *,
     columns: tuple[Column, ...],
-    rejects: str,
-) -> Arranged:
-    """Build the frame of an hour; nothing runs but the reading of small inputs.
+    aside: Aside,
+    buckets: int,
+) -> Iterator[Arranged]:
+    """Build the frame of an hour; nothing runs but the reading of small inputs, and a sample where ranges need one.
 
     Args:
         session: where.
@@ -82,42 +87,85 @@ def arrange(
         plan: the hour and its objects.
         files: the store.
         columns: of the Iceberg table.
-        rejects: the folder for bad rows, if the spec keeps them.
+        aside: for rows that are rejected, if the spec keeps them, and for counts.
+        buckets: that its rows go to, at most.
 
     Raises:
         ConfigurationError: the transform is wrong, or gives other columns than the table has.
         DataError: a small input holds a bad row.
     """
     cores = cores_of(session)
-    source, rows_read = read_view(session, files, source_view(spec, plan, files, columns, rejects), cores)
-    views = {
+    view = source_view(spec, plan, files, columns, aside)
+    joins = {
         join.name: read_view(session, files, _join_view(spec, join.name, plan, files), cores)[0] for join in spec.join
     }
-    with translated(
+    bounds: list[Bound] = []
+    if spec.sort and buckets > 1:
+        sample, size = sample_view(session, files, view, cores)
+        with _shaped(session, spec, sample, joins, columns) as shaped:
+            bounds = _bounds(shaped, spec, buckets, size)
+    source, counts = read_view(session, files, view, cores)
+    with _shaped(session, spec, source, joins, columns) as shaped:
+        with _translated(spec):
+            frame = into_buckets(shaped, spec, buckets, bounds)
+        yield Arranged(frame, counts)
+
+
+def _bounds(sample: DataFrame, spec: TableSpec, buckets: int, size: int) -> list[Bound]:
+    share = buckets * SAMPLED_ROWS_A_BUCKET * BYTES_A_ROW / max(size, 1)
+    keys = sample.select(*(field.column for field in spec.sort)).where(F.rand(seed=0) < share)
+    return bounds_of(keys.toArrow(), spec.sort, buckets)
+
+
+@contextmanager
+def _shaped(
+    session: SparkSession,
+    spec: TableSpec,
+    source: DataFrame,
+    joins: Mapping[str, DataFrame],
+    columns: tuple[Column, ...],
+) -> Iterator[DataFrame]:
+    """Give the transformed rows in exactly the table's columns, as long as the block goes on."""
+    with _views(session, spec, {SOURCE: source, **joins}):
+        with _translated(spec):
+            transformed = transform(session, spec, source, joins)
+            shaped = transformed.select(*conformed(spec, transformed, columns))
+        yield shaped
+
+
+@contextmanager
+def _views(session: SparkSession, spec: TableSpec, frames: Mapping[str, DataFrame]) -> Iterator[None]:
+    """Let SQL find frames by name. Over Connect a query is resolved when it runs, so they stay until it has run."""
+    if not isinstance(spec.transform, SqlTransform):
+        yield
+        return
+    for name, frame in frames.items():
+        frame.createOrReplaceTempView(name)
+    try:
+        yield
+    finally:  # another table of this session must not find this one's views
+        for name in frames:
+            session.catalog.dropTempView(name)
+
+
+def _translated(spec: TableSpec) -> AbstractContextManager[None]:
+    return translated(
         str(spec.transform.file) if isinstance(spec.transform, SqlTransform) else f"{spec.file}: transform"
-    ):
-        transformed = transform(session, spec, source, views)
-        shaped = transformed.select(*conformed(spec, transformed, columns))
-        frame = into_buckets(shaped, spec, plan.inputs.bytes, cores)
-    return Arranged(frame, rows_read)
-
-
-def cores_of(session: SparkSession) -> int:
-    """Give the tasks that run at once."""
-    return session.sparkContext.defaultParallelism
+    )
 
 
 def source_view(
-    spec: TableSpec, plan: HourPlan, files: LakehouseFileIO, columns: tuple[Column, ...], rejects: str
+    spec: TableSpec, plan: HourPlan, files: LakehouseFileIO, columns: tuple[Column, ...], aside: Aside
 ) -> View:
     """Describe the hour's own view; `_file` and `_position` are in it where the transform speaks of them."""
-    return View(
+    given = spec.source.columns or (None if spec.transform else columns)
+    view = View(
         spec.source.format,
         plan.inputs.source,
-        _schema(spec.source.columns or (None if spec.transform else columns), plan.inputs.source, files),
-        rejects if spec.source.bad_rows == "reject" else None,
+        _schema(given, plan.inputs.source, spec.source.format, files),
         provenance=bool(_PROVENANCE.search(transform_text(spec))),
     )
+    return of_hour(view, spec, plan.hour, aside)
 
 
 def _join_view(spec: TableSpec, name: str, plan: HourPlan, files: LakehouseFileIO) -> View:
@@ -127,11 +175,13 @@ def _join_view(spec: TableSpec, name: str, plan: HourPlan, files: LakehouseFileI
         raise ConfigurationError(
             f"{spec.file}: join.{name}: there is nothing at {join.path} to take its columns from; give it `columns`"
         )
-    return View(join.format, objects, _schema(join.columns, objects, files))
+    return View(join.format, objects, _schema(join.columns, objects, join.format, files))
 
 
-def _schema(columns: tuple[Column, ...] | None, objects: tuple[SourceObject, ...], files: LakehouseFileIO) -> pa.Schema:
-    return arrow_schema_of(columns) if columns else parquet_schema(files, objects[0])
+def _schema(
+    columns: tuple[Column, ...] | None, objects: tuple[SourceObject, ...], form: str, files: LakehouseFileIO
+) -> pa.Schema:
+    return arrow_schema_of(columns) if columns else stored_schema(files, objects[0], form)
 
 
 def transform(session: SparkSession, spec: TableSpec, source: DataFrame, views: Mapping[str, DataFrame]) -> DataFrame:
@@ -142,13 +192,7 @@ def transform(session: SparkSession, spec: TableSpec, source: DataFrame, views: 
         DataError: the function raised.
     """
     if isinstance(spec.transform, SqlTransform):
-        for name, frame in {SOURCE: source, **views}.items():
-            frame.createOrReplaceTempView(name)
-        try:
-            return session.sql(spec.transform.text)
-        finally:  # the query is resolved: another table of this session must not find this one's views
-            for name in (SOURCE, *views):
-                session.catalog.dropTempView(name)
+        return session.sql(spec.transform.text)
     if isinstance(spec.transform, FunctionTransform):
         return _apply(spec, spec.transform, source, views)
     return source
@@ -203,30 +247,6 @@ def _fits(given: DataType, wanted: DataType) -> bool:
     return type(given) is type(wanted) or isinstance(given, NullType) or type(wanted) in _WIDENS.get(type(given), ())
 
 
-def bucket_count(spec: TableSpec, size: int, cores: int) -> int:
-    """Give the number that every `_bucket` of an hour is below, so that its files can be named.
-
-    Args:
-        spec: its sort order and file size.
-        size: bytes of the source: the best guess there is at the bytes of the files.
-        cores: tasks that run at once.
-    """
-    return max(1, math.ceil(size / spec.file_size)) if spec.sort else task_count(size, cores)
-
-
-def into_buckets(frame: DataFrame, spec: TableSpec, size: int, cores: int) -> DataFrame:
-    """Give every row its bucket, the buckets sorted if the table is; what is not sorted stays in its task."""
-    buckets = bucket_count(spec, size, cores)
-    if not spec.sort:
-        return frame.coalesce(buckets).withColumn(BUCKET, F.spark_partition_id())
-    order = [F.desc(field.column) if field.descending else F.asc(field.column) for field in spec.sort]
-    if buckets > 1:
-        placed = frame.repartitionByRange(buckets, *order)
-    else:
-        placed = frame.coalesce(1) if task_count(size, cores) == 1 else frame.repartition(1)
-    return placed.sortWithinPartitions(*order).withColumn(BUCKET, F.spark_partition_id())
-
-
 def new_columns(spec: TableSpec, files: LakehouseFileIO, objects: tuple[SourceObject, ...]) -> tuple[Column, ...]:
     """Give the columns of a table that does not exist yet: the spec's, or those of the hour's first file.
 
@@ -240,7 +260,7 @@ def new_columns(spec: TableSpec, files: LakehouseFileIO, objects: tuple[SourceOb
         raise ConfigurationError(
             f"{spec.file}: the table does not exist yet and nothing says which columns it has; give it `columns`"
         )
-    types = types_of(parquet_schema(files, objects[0]))
+    types = types_of(stored_schema(files, objects[0], spec.source.format))
     if spec.hour in types:
         types[spec.hour] += "!"
     try:

@@ -47,17 +47,30 @@ def checks_of(spec: TableSpec) -> Mapping[str, str]:
     return {ROWS: rows, **keys}
 
 
-def check_rows(spec: TableSpec, rows: int, rows_read: int | None, rejected: int) -> Check:
-    """Hold the rows written against the rows read: equal where nothing transforms them, else not all gone."""
+def check_rows(spec: TableSpec, rows: int, rows_read: int | None, rejected: int, left: int | None = 0) -> Check:
+    """Hold the rows written against the rows read: equal where nothing transforms them, else not all gone.
+
+    Args:
+        spec: the table's spec.
+        rows: that were written.
+        rows_read: good rows of the hour; None where that is not known.
+        rejected: rows that were kept aside.
+        left: rows that were left to other hours; None where that is not known.
+
+    Raises:
+        CheckFailedError: rows were lost or doubled, or the source holds nothing but rejected ones.
+    """
     if spec.transform is None and rows_read is not None and rows != rows_read:
         raise CheckFailedError(ROWS, f"{spec.name}: {rows_read} rows were read and {rows} written")
-    if rejected and not rows_read:
+    if rejected and not rows_read and not left:
         raise CheckFailedError(
             ROWS,
-            f"{spec.name}: all {rejected} rows of the source are bad; is `columns` right? The hour stays as it was",
+            f"{spec.name}: all {rejected} rows of the source were rejected; are `columns` and `hour` right? "
+            "The hour stays as it was",
         )
     if rows_read and not rows:
         raise CheckFailedError(
             ROWS, f"{spec.name}: {rows_read} rows were read, and the transform left none (is a join or filter wrong?)"
         )
-    return Check(ROWS, {"rows": rows} if rows_read is None else {"rows_read": rows_read, "rows": rows})
+    known = {"rows_read": rows_read, "rows": rows, "rejected": rejected, "left": left}
+    return Check(ROWS, {name: count for name, count in known.items() if count is not None})

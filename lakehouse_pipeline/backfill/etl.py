@@ -9,30 +9,32 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
-from lakehouse_pipeline.backfill.arrange import arrange, cores_of, source_view
+from lakehouse_pipeline.backfill.arrange import arranged, source_view
+from lakehouse_pipeline.backfill.inputs import Aside, Counts, View
 from lakehouse_pipeline.backfill.plan import HourPlan
-from lakehouse_pipeline.backfill.views import SPLIT_BYTES, View, read_splits, read_view, task_count
+from lakehouse_pipeline.backfill.views import read_splits, splits_of, task_count
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.engines.spark import map_in_arrow, spark_schema, translated
-from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.engines.failures import translated
+from lakehouse_pipeline.engines.sessions import cores_of
+from lakehouse_pipeline.engines.spark_types import spark_schema
+from lakehouse_pipeline.engines.tasks import current_hold, map_in_arrow
 from lakehouse_pipeline.iceberg.data_files import (
     BUCKET,
     WRITTEN,
-    OtherHourError,
-    WriteTarget,
     WrittenFile,
     write_batches,
     written_files,
 )
+from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.sources.readers import FILE_COLUMN, POSITION_COLUMN
-from lakehouse_pipeline.sources.splits import balance, plan_splits
+from lakehouse_pipeline.sources.splits import balance
 
-ROWS_READ = "rows_read"
+ROWS_READ, LEFT = "rows_read", "rows_left"
+COPIED = pa.schema([*WRITTEN, (ROWS_READ, pa.int64()), (LEFT, pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,15 @@ class Etl:
 
     Attributes:
         files: by name.
-        rows_read: good rows that the readers gave; None where Spark found that it need not read them.
+        rows_read: good rows of the hour that the readers gave; None where the engine found that it need not read them.
+        left: rows that were left to other hours; None as above.
+        rejected: bad rows, and rows of other hours, that were kept aside.
     """
 
     files: list[WrittenFile]
     rows_read: int | None
+    left: int | None
+    rejected: int = 0
 
 
 def run_etl(
@@ -55,8 +61,9 @@ def run_etl(
     files: LakehouseFileIO,
     *,
     columns: tuple[Column, ...],
-    rejects: str,
+    aside: Aside,
     target: WriteTarget,
+    buckets: int,
 ) -> Etl:
     """Write an hour's files; no snapshot knows them yet.
 
@@ -66,28 +73,31 @@ def run_etl(
         plan: the hour and its objects.
         files: the store of the sources.
         columns: of the Iceberg table.
-        rejects: the folder for bad rows, if the spec keeps them.
+        aside: for rows that are rejected, if the spec keeps them, and for counts.
         target: the attempt.
+        buckets: that its rows go to, at most.
 
     Raises:
         ConfigurationError: the transform is wrong, or gives other columns than the table has.
         DataError: the objects are not what the spec says.
         TransientError: the store did not answer within its retries.
     """
-    view = source_view(spec, plan, files, columns, rejects)
+    view = source_view(spec, plan, files, columns, aside)
     doing = f"{spec.name} {plan.hour}"
-    try:
-        with translated(doing):
-            if is_direct(spec, columns):
-                etl = copy_hour(session, files, view, target, cores_of(session))
-            else:
-                arranged = arrange(session, spec, plan, files, columns=columns, rejects=rejects)
-                etl = Etl(write(arranged.frame, target), arranged.rows_read())
-    except OtherHourError as error:
-        with translated(doing):
-            place = first_of_other_hours(session, files, view, spec.hour, plan.hour)
-        raise OtherHourError(f"{place}: {error}" if place else str(error)) from None
-    return Etl(sorted(etl.files, key=lambda file: file.path.rpartition("/")[2]), etl.rows_read)
+    with translated(doing):
+        if is_direct(spec, columns):
+            etl = copy_hour(session, files, view, target, cores_of(session))
+        else:
+            with arranged(session, spec, plan, files, columns=columns, aside=aside, buckets=buckets) as ready:
+                written = write(ready.frame, target)
+                counts = ready.counts()
+            etl = Etl(written, counts.rows if counts else None, counts.left if counts else None)
+    rejecting = "reject" in (spec.source.bad_rows, spec.other_hours)
+    return replace(
+        etl,
+        files=sorted(etl.files, key=lambda file: file.path.rpartition("/")[2]),
+        rejected=aside.count_rejects() if rejecting else 0,
+    )
 
 
 def write(frame: DataFrame, target: WriteTarget) -> list[WrittenFile]:
@@ -103,7 +113,7 @@ def is_direct(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
     """Tell whether a table's rows are its source's rows, in any order."""
     given = spec.source.columns
     same = given is None or {(item.name, item.type) for item in given} == {(item.name, item.type) for item in columns}
-    return spec.transform is None and not spec.sort and same
+    return spec.transform is None and not spec.sort and same and spec.source.reader == "arrow"
 
 
 def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target: WriteTarget, cores: int) -> Etl:
@@ -113,53 +123,33 @@ def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target:
         DataError: the objects are not what the spec says.
         TransientError: the store did not answer within its retries.
     """
-    splits = plan_splits(files, view.objects, view.format, target_bytes=SPLIT_BYTES)
-    tasks = balance(splits, task_count(view.bytes, cores))
+    tasks = balance(splits_of(files, view), task_count(view.bytes, cores))
+    hold = current_hold()
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for task in batch.column(0).to_pylist():
-                counted = _Counted(read_splits(files, view, tasks[task], task), task)
-                for written in write_batches(target, counted):
-                    # The count stands on the first file's row: a task without rows has neither.
-                    counts = [counted.rows, *[0] * (written.num_rows - 1)][: written.num_rows]
-                    yield written.append_column(ROWS_READ, pa.array(counts, pa.int64()))
+                counts = Counts()
+                rows = in_bucket(hold.watched(read_splits(files, view, tasks[task], task, counts)), task)
+                for written in write_batches(target, rows):
+                    nulls = pa.nulls(written.num_rows, pa.int64())
+                    yield pa.record_batch([*written.columns, nulls, nulls], COPIED)
+                # Last, when all is counted, and in a row without a file: a task may have written none.
+                values = [*([None] * len(WRITTEN)), counts.rows, counts.left]
+                yield pa.record_batch([pa.array([v], f.type) for v, f in zip(values, COPIED, strict=True)], COPIED)
 
-    schema = spark_schema(WRITTEN.append(pa.field(ROWS_READ, pa.int64())))
-    gathered = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), run, schema).toArrow()
-    return Etl(
-        written_files(gathered.drop_columns([ROWS_READ]).to_batches()),
-        sum(gathered.column(ROWS_READ).to_pylist()),
-    )
-
-
-def first_of_other_hours(
-    session: SparkSession, files: LakehouseFileIO, view: View, column: str, hour: HourWindow
-) -> str | None:
-    """Find where a row of another hour stands, as `file:position`; None if the source has no such row or column.
-
-    The writer sees rows that have been through a transform and knows no file; the source is read again to say it.
-    """
-    if column not in view.schema.names:
-        return None
-    # Bad rows are kept once more where the view keeps them, to be removed with the attempt.
-    frame, _ = read_view(session, files, replace(view, provenance=True), cores_of(session))
-    start, end = (F.lit(moment.replace(tzinfo=None).isoformat()) for moment in (hour.start, hour.end))
-    kind = frame.schema[column].dataType
-    outside = (F.col(column) < start.cast(kind)) | (F.col(column) >= end.cast(kind))
-    found = frame.filter(outside).select(FILE_COLUMN, POSITION_COLUMN).limit(1).collect()
-    return f"{found[0][0]}:{found[0][1]}" if found else None
+    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), run, spark_schema(COPIED))
+    gathered = frame.toArrow()
+    named = gathered.filter(gathered.column("path").is_valid()).drop_columns([ROWS_READ, LEFT])
+    return Etl(written_files(named.to_batches()), _total(gathered, ROWS_READ), _total(gathered, LEFT))
 
 
-class _Counted:
-    """Batches on their way from the readers to the writer, with their bucket; `rows` counts them."""
+def in_bucket(batches: Iterable[pa.RecordBatch], bucket: int) -> Iterator[pa.RecordBatch]:
+    """Give batches on their way from the readers to the writer their bucket."""
+    number = pa.scalar(bucket, pa.int32())
+    for batch in batches:
+        yield batch.append_column(BUCKET, pa.repeat(number, batch.num_rows))
 
-    def __init__(self, batches: Iterable[pa.RecordBatch], bucket: int) -> None:
-        self._batches = batches
-        self._bucket = pa.scalar(bucket, pa.int32())
-        self.rows = 0
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._batches:
-            self.rows += batch.num_rows
-            yield batch.append_column(BUCKET, pa.repeat(self._bucket, batch.num_rows))
+def _total(gathered: pa.Table, name: str) -> int:
+    return int(pc.sum(gathered.column(name), min_count=0).as_py())

@@ -15,15 +15,19 @@ from typing import Literal
 from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill.arrange import bucket_count, cores_of, new_columns
+from lakehouse_pipeline.backfill.arrange import new_columns
 from lakehouse_pipeline.backfill.checks import Check, check_rows
 from lakehouse_pipeline.backfill.close import remove_files
 from lakehouse_pipeline.backfill.etl import run_etl
+from lakehouse_pipeline.backfill.inputs import Aside
 from lakehouse_pipeline.backfill.keys import check_keys
+from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
-from lakehouse_pipeline.backfill.views import count_rejects
 from lakehouse_pipeline.config.table import TableSpec
-from lakehouse_pipeline.engines.spark import ended_with, translated
+from lakehouse_pipeline.engines.failures import translated
+from lakehouse_pipeline.engines.preflight import check_tasks
+from lakehouse_pipeline.engines.sessions import cores_of
+from lakehouse_pipeline.engines.tasks import ended_with
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.commit import RivalsWonError
@@ -163,6 +167,8 @@ class _AttemptOfHour:
         inputs = self.plan.inputs
         # `missing: empty`: an hour without objects is an hour without rows, and needs no engine.
         session = self.bench.session() if inputs.source else None
+        if session:
+            check_tasks(session, self.table.files, self.table.metadata_url)
         attempt = Attempt(
             id=new_attempt_id(),
             run_id=self.bench.run_id,
@@ -193,11 +199,11 @@ class _AttemptOfHour:
         return self._commit()
 
     def _empty(self, attempt: Attempt) -> Seal:
-        return self.table.seal(attempt.id, (), rows_read=0, rejected=0)
+        return self.table.seal(attempt.id, (), rows_read=0, rejected=0, left=0)
 
     def _write(self, session: SparkSession, attempt: Attempt) -> Seal:
         table, plan, spec = self.table, self.plan, self.bench.spec
-        rejects = table.ledger.rejects_url(plan.hour, attempt.id)
+        aside = Aside(table.files, table.ledger.rejects_url(plan.hour, attempt.id))
         target = table.target(plan.hour, attempt.id, spec.file_size)
         with self.stages.timed("etl"):
             etl = run_etl(
@@ -206,18 +212,18 @@ class _AttemptOfHour:
                 plan,
                 self.bench.warehouse.files,
                 columns=table.columns,
-                rejects=rejects,
+                aside=aside,
                 target=target,
+                buckets=attempt.buckets,
             )
         written, rows_read = etl.files, etl.rows_read
-        rejected = count_rejects(table.files, rejects) if spec.source.bad_rows == "reject" else 0
         with self.stages.timed("check"), translated(f"{spec.name} {plan.hour}"):
-            self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read, rejected),)
+            self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read, etl.rejected, etl.left),)
             if spec.key:
                 self.checks += (check_keys(session, spec, written, table),)
         self.sample_keys = tuple(file.path for file in written[:SAMPLE_KEYS])
         with self.stages.timed("seal"):
-            return table.seal(attempt.id, written, rows_read=rows_read, rejected=rejected)
+            return table.seal(attempt.id, written, rows_read=rows_read, rejected=etl.rejected, left=etl.left)
 
     def _commit(self) -> HourResult:
         attempt = self._attempt()

@@ -6,10 +6,11 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
-from lakehouse_pipeline.backfill.arrange import cores_of
 from lakehouse_pipeline.backfill.checks import KEYS, Check, CheckFailedError
-from lakehouse_pipeline.backfill.views import View, read_view
+from lakehouse_pipeline.backfill.inputs import View
+from lakehouse_pipeline.backfill.views import read_view
 from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.sources.listing import SourceObject

@@ -164,7 +164,7 @@ def recipe_of(spec: TableSpec, dimensions: Mapping[str, tuple[SourceObject, ...]
         ConfigurationError: the transform's module is not to be found.
     """
     # Spelled out, not dumped: a new key of a spec, at its default, must not make every hour of every table run again.
-    parts = {
+    parts: dict[str, object] = {
         "transform": transform_text(spec),
         "columns": _columns_text(spec.target_columns),
         "source": [spec.source.format, _columns_text(spec.source.columns), spec.source.bad_rows, spec.source.missing],
@@ -175,6 +175,8 @@ def recipe_of(spec: TableSpec, dimensions: Mapping[str, tuple[SourceObject, ...]
         "sort": [[field.column, field.descending] for field in spec.sort],
         "dimensions": {name: fingerprint(objects) for name, objects in dimensions.items()},
     }
+    if spec.partition:
+        parts["partition"] = [[field.transform, field.column] for field in spec.partition]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,78 +1,91 @@
 """Raw objects as Spark DataFrames: listed by us, split by us, read in tasks through our own FileIO.
 
 Small inputs are read by the driver: no Python worker starts for them, and Spark knows their size, so that it
-broadcasts them in joins.
+broadcasts them in joins. `reader: spark` is elsewhere, and comes in through the same door.
 """
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, Observation, SparkSession
-from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
+from pyspark.sql import DataFrame, SparkSession
 
-from lakehouse_pipeline.engines.spark import map_in_arrow, spark_schema
+from lakehouse_pipeline.backfill.inputs import Counts, View
+from lakehouse_pipeline.backfill.spark_reader import read_by_spark
+from lakehouse_pipeline.engines.spark_types import spark_schema
+from lakehouse_pipeline.engines.tasks import map_in_arrow
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.sources.bad_rows import Rejects, fail
-from lakehouse_pipeline.sources.listing import SourceObject
-from lakehouse_pipeline.sources.readers import batch_schema, read_split
+from lakehouse_pipeline.sources import hour_rows
+from lakehouse_pipeline.sources.bad_rows import Rejects, failing, ignore
+from lakehouse_pipeline.sources.hour_rows import HourRows
+from lakehouse_pipeline.sources.lines import line_of
+from lakehouse_pipeline.sources.readers import check_schema, read_split
 from lakehouse_pipeline.sources.splits import Split, balance, plan_splits
 
 SMALL_INPUT = 4 * 1024**2  # bytes on storage that the driver reads itself
 SPLIT_BYTES = 64 * 1024**2
 TASK_BYTES = 128 * 1024**2  # source bytes of one read task, as Spark's spark.sql.files.maxPartitionBytes
 LEAST_TASK_BYTES = 16 * 1024**2  # below that another task costs more than it saves
-ANSWERED_WITHIN_S = 5.0  # what was observed is there some milliseconds after its job ended
-
-_COUNT = "_rows_read"
-
-
-@dataclass(frozen=True)
-class View:
-    """One input of the transform.
-
-    Attributes:
-        format: `csv`, `jsonl` or `parquet`.
-        objects: what to read; none is an empty view.
-        schema: its columns; a column that is not nullable is required of every row.
-        rejects: the folder in which bad rows are kept; None fails at the first.
-        provenance: whether `_file` and `_position` are added.
-    """
-
-    format: str
-    objects: tuple[SourceObject, ...]
-    schema: pa.Schema
-    rejects: str | None = None
-    provenance: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """Bytes on storage."""
-        return sum(item.size for item in self.objects)
-
-    @property
-    def read_schema(self) -> pa.Schema:
-        """The columns that a reader gives, provenance included."""
-        return batch_schema(self.schema, provenance=self.provenance)
+LEAST_SAMPLES = 2  # splits; below that a sample says nothing of the rest
+LEAST_SAMPLE_BYTES = 1024**2
 
 
 def read_view(
     session: SparkSession, files: LakehouseFileIO, view: View, cores: int
-) -> tuple[DataFrame, Callable[[], int | None]]:
+) -> tuple[DataFrame, Callable[[], Counts | None]]:
     """Make a view's DataFrame, and a question for its rows that has an answer once the frame was used.
 
+    The answer is None where the engine found that it need not read them all.
+
     Raises:
+        ConfigurationError: a column cannot be read from files of this format.
         DataError: a small input, which is read at once, holds a bad row or is no such file.
     """
-    splits = plan_splits(files, view.objects, view.format, target_bytes=SPLIT_BYTES)
+    if view.reader == "spark":
+        read, found = read_by_spark(session, files, view)
+        return read, lambda: found
+    splits = splits_of(files, view)
     if view.bytes <= SMALL_INPUT:
-        table = pa.Table.from_batches(read_splits(files, view, splits, 0), schema=view.read_schema)
-        return session.createDataFrame(table, schema=spark_schema(view.read_schema)), lambda: table.num_rows
+        counts = Counts()
+        table = pa.Table.from_batches(read_splits(files, view, splits, 0, counts), schema=view.read_schema)
+        return session.createDataFrame(table, schema=spark_schema(view.read_schema)), lambda: counts
     return _read_in_tasks(session, files, view, balance(splits, task_count(view.bytes, cores)))
+
+
+def splits_of(files: LakehouseFileIO, view: View) -> tuple[Split, ...]:
+    """Cut a view's objects.
+
+    Raises:
+        ConfigurationError: a column cannot be read from files of this format.
+        DataError: an object is no such file.
+    """
+    check_schema(view.format, view.schema, provenance=view.provenance)
+    return plan_splits(files, view.objects, view.format, target_bytes=SPLIT_BYTES)
+
+
+def sample_view(session: SparkSession, files: LakehouseFileIO, view: View, cores: int) -> tuple[DataFrame, int]:
+    """Make a frame of some of a view's rows, spread over its objects, and give the bytes that they lie in.
+
+    Bad rows are passed over: whoever reads the whole view meets them.
+    """
+    splits = plan_splits(files, view.objects, view.format, target_bytes=max(LEAST_SAMPLE_BYTES, view.bytes // 1000))
+    count = max(LEAST_SAMPLES, len(splits) // 100)
+    chosen = [splits[len(splits) * (2 * part + 1) // (2 * count)] for part in range(min(count, len(splits)))]
+    tasks = balance(chosen, min(len(chosen), cores))
+
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for task in batch.column(0).to_pylist():
+                for split in tasks[task]:
+                    hour = HourRows(view.hour, ignore) if view.hour else None
+                    yield from read_split(
+                        files, split, view.schema, provenance=view.provenance, on_bad=ignore, hour=hour
+                    )
+
+    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), read, spark_schema(view.read_schema))
+    return frame, sum(split.length for split in chosen)
 
 
 def task_count(size: int, cores: int) -> int:
@@ -81,69 +94,41 @@ def task_count(size: int, cores: int) -> int:
     return tasks if tasks < cores else math.ceil(tasks / cores) * cores
 
 
-def count_rejects(files: LakehouseFileIO, folder: str) -> int:
-    """Count the bad rows that were kept in a folder."""
-    count = 0
-    for item in files.list_objects(f"{folder}/"):
-        with files.open_read(item.url, etag=item.etag, size=item.size) as body:
-            count += pq.read_metadata(body).num_rows
-    return count
-
-
 def _read_in_tasks(
     session: SparkSession, files: LakehouseFileIO, view: View, tasks: tuple[tuple[Split, ...], ...]
-) -> tuple[DataFrame, Callable[[], int | None]]:
+) -> tuple[DataFrame, Callable[[], Counts | None]]:
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for task in batch.column(0).to_pylist():
-                yield from _counted(read_splits(files, view, tasks[task], task), task, len(tasks))
+                counts = Counts()
+                yield from read_splits(files, view, tasks[task], task, counts)
+                if view.aside:  # a task that is not read to its end, as below a LIMIT, does not come here
+                    view.aside.put_counts(task, counts)
 
-    observed = Observation()
-    schema = spark_schema(view.read_schema.append(pa.field(_COUNT, pa.int64())))
-    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), read, schema)
-    # A set: Spark may run a task twice, and does where it samples rows to place them by range.
-    frame = frame.observe(observed, F.collect_set(_COUNT).alias(_COUNT)).drop(_COUNT)
-    return frame, lambda: _observed_rows(observed, len(tasks))
-
-
-def _counted(batches: Iterable[pa.RecordBatch], task: int, tasks: int) -> Iterator[pa.RecordBatch]:
-    """Add a column whose one value, on a task's last row, holds the task and its rows."""
-    rows, held = 0, None
-    for batch in batches:
-        if batch.num_rows:
-            if held is not None:
-                yield held.append_column(_COUNT, pa.nulls(held.num_rows, pa.int64()))
-            rows, held = rows + batch.num_rows, batch
-    if held is not None:
-        last = pa.array([rows * tasks + task], pa.int64())
-        yield held.append_column(_COUNT, pa.concat_arrays([pa.nulls(held.num_rows - 1, pa.int64()), last]))
+    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), read, spark_schema(view.read_schema))
+    return frame, lambda: view.aside.take_counts(len(tasks)) if view.aside else None
 
 
-def _observed_rows(observed: Observation, tasks: int) -> int | None:
-    """Give the rows that all tasks read; None where Spark found that it need not read them."""
-    counts: list[int] = []
-
-    def ask() -> None:
-        with suppress(Exception):  # Spark 4.2 asserts in the JVM where it optimized the observed frame away
-            counts.append(sum(count // tasks for count in observed.get[_COUNT]))
-
-    # Where no part of the plan speaks of the view, Spark never answers.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWERED_WITHIN_S)
-    return counts[0] if counts else None
-
-
-def read_splits(files: LakehouseFileIO, view: View, splits: Sequence[Split], task: int) -> Iterator[pa.RecordBatch]:
-    """Read splits one after the other; the bad rows of a task are kept in one object.
+def read_splits(
+    files: LakehouseFileIO, view: View, splits: Sequence[Split], task: int, counts: Counts
+) -> Iterator[pa.RecordBatch]:
+    """Read splits one after the other, and count; the rows that a task rejects are kept in one object.
 
     Raises:
         DataError: the objects are not what the view says.
     """
-    if view.rejects is None:
+    rejects = _rejects(view, task)
+    with closing(rejects) if rejects else nullcontext():
+        on_other = rejects if rejects and view.hour and view.hour.reject else hour_rows.fail
+        hour = HourRows(view.hour, on_other) if view.hour else None
         for split in splits:
-            yield from read_split(files, split, view.schema, provenance=view.provenance, on_bad=fail)
-        return
-    with closing(Rejects(files, f"{view.rejects}/{task:05d}.parquet")) as rejects:
-        for split in splits:
-            yield from read_split(files, split, view.schema, provenance=view.provenance, on_bad=rejects)
+            on_bad = rejects if rejects and view.keeps_bad else failing(partial(line_of, files, split))
+            for batch in read_split(files, split, view.schema, provenance=view.provenance, on_bad=on_bad, hour=hour):
+                counts.rows += batch.num_rows
+                yield batch
+        counts.left += hour.left if hour else 0
+
+
+def _rejects(view: View, task: int) -> Rejects | None:
+    keeps = view.keeps_bad or (view.hour is not None and view.hour.reject)
+    return Rejects(view.aside.files, f"{view.aside.folder}/{task:05d}.parquet") if keeps and view.aside else None

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from lakehouse_pipeline.config.catalog import resolve_catalog
 from lakehouse_pipeline.config.model import SpecModel
-from lakehouse_pipeline.config.problems import Problem, configuration_error, did_you_mean
+from lakehouse_pipeline.config.problems import Problem, SpecError, did_you_mean
 from lakehouse_pipeline.config.spec_files import load_specs
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.validation import validated
@@ -24,7 +24,7 @@ FILE_NAME = "lakehouse.yaml"
 VARIABLE = "LAKEHOUSE_CONFIG"
 
 _TABLES = "tables"
-_ENGINE = re.compile(r"local\[(\*|[1-9][0-9]{0,3})\]")
+_ENGINE = re.compile(r"local\[(\*|[1-9][0-9]{0,3})\]|yarn|sail|(spark|k8s|sc)://[^\s/].*")
 
 
 class Lakehouse(SpecModel):
@@ -35,7 +35,7 @@ class Lakehouse(SpecModel):
         folder: that of `file`, absolute; relative paths begin there.
         tables: the folder of the specs, absolute.
         catalog: PyIceberg's properties, local paths made absolute. Not in the repr: they hold secrets.
-        engine: Spark's master.
+        engine: Spark's master, a Spark Connect address, or `sail`. Not in the repr: an address may hold a token.
         specs: by name.
     """
 
@@ -48,7 +48,9 @@ class Lakehouse(SpecModel):
         repr=False,
         description="PyIceberg's properties, such as {type: sql, uri: 'sqlite:///catalog.db', warehouse: warehouse}",
     )
-    engine: str = Field(default="local[*]", description="local[N] or local[*]")
+    engine: str = Field(
+        default="local[*]", repr=False, description="local[*], local[N], spark://…, yarn, k8s://…, sc://… or sail"
+    )
     specs: tuple[TableSpec, ...]
 
     def spec(self, name: str) -> TableSpec:
@@ -83,9 +85,9 @@ class Lakehouse(SpecModel):
 
     @field_validator("engine")
     @classmethod
-    def _local(cls, engine: str) -> str:
-        if not _ENGINE.fullmatch(engine):
-            raise ConfigurationError("only Apache Spark local mode is supported yet; write local[N] or local[*]")
+    def _known_engine(cls, engine: str) -> str:
+        if not _ENGINE.fullmatch(engine):  # not shown: a Connect address may hold a token
+            raise ConfigurationError("is no engine; write local[*], local[N], spark://…, yarn, k8s://…, sc://… or sail")
         return engine
 
 
@@ -112,7 +114,7 @@ def load_lakehouse(file: Path, environ: Mapping[str, str]) -> Lakehouse:
         environ: the variables that `${NAME}` stands for.
 
     Raises:
-        ConfigurationError: every problem of every file, one line each.
+        SpecError: every problem of every file, one line each.
     """
     absolute = _absolute(file)
     written = read_document(file, str(file))
@@ -122,7 +124,7 @@ def load_lakehouse(file: Path, environ: Mapping[str, str]) -> Lakehouse:
     placed = {"file": absolute, "folder": absolute.parent, "specs": specs}
     lakehouse, problems = validated(Lakehouse, document, placed, absolute.parent)
     if lakehouse is None or of_folder or of_specs:
-        raise configuration_error((*problems, *of_folder, *of_specs))
+        raise SpecError((*problems, *of_folder, *of_specs))
     return lakehouse
 
 

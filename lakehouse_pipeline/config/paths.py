@@ -6,6 +6,7 @@ an hour too. Globs pass through untouched. Nothing is listed or read here.
 
 import os.path
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from lakehouse_pipeline.errors import ConfigurationError
@@ -13,12 +14,22 @@ from lakehouse_pipeline.hours import HourWindow
 
 HOUR_DIRECTIVES = ("%Y", "%m", "%d", "%H")
 
+_DAY, _MONTH = 3, 2  # directives of a path that names days, or months
+_LONGER_THAN_A_MONTH = timedelta(days=31)
+
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 _S3 = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]*/.+", re.DOTALL)
 _FILE = re.compile(r"file:///.+", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
-_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+_COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4", ".br")
+_FORMATS = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".orc": "orc",
+}
 
 
 def render(path: str, hour: HourWindow) -> str:
@@ -43,6 +54,27 @@ def hour_directives(path: str) -> tuple[str, ...]:
     """Give those of `%Y %m %d %H` that a path holds, in that order."""
     found = {match[0] for match in _DIRECTIVE.finditer(path)}
     return tuple(directive for directive in HOUR_DIRECTIVES if directive in found)
+
+
+def span(path: str, hour: HourWindow) -> tuple[datetime, datetime] | None:
+    """Give the time that the files of an hour cover by their path, UTC and half-open; None without directives.
+
+    `%Y %m %d %H` are the hour, `%Y %m %d` its day, `%Y %m` its month and `%Y` its year.
+    """
+    held = hour_directives(path)
+    start = hour.start
+    if held == HOUR_DIRECTIVES:
+        return start, hour.end
+    if len(held) == _DAY:
+        day = start.replace(hour=0)
+        return day, day + timedelta(days=1)
+    if len(held) == _MONTH:
+        month = start.replace(day=1, hour=0)
+        return month, (month + _LONGER_THAN_A_MONTH).replace(day=1)
+    if held:
+        year = start.replace(month=1, day=1, hour=0)
+        return year, year.replace(year=year.year + 1)
+    return None
 
 
 def literal(text: str) -> str:
@@ -79,7 +111,7 @@ def file_url(path: str) -> str:
 
 
 def format_of(path: str) -> str | None:
-    """Tell csv, jsonl or parquet from a path's suffix, below that of a compression; None where it does not say."""
+    """Tell csv, jsonl, parquet or orc from a path's suffix, below that of a compression; None where it does not say."""
     name = path.lower()
     for compression in _COMPRESSIONS:
         name = name.removesuffix(compression)

@@ -36,6 +36,19 @@ class Problem:
         return ": ".join(part for part in (f"{self.file}:{self.line}", self.key, self.message) if part)
 
 
+class SpecError(ConfigurationError):
+    """The YAML files hold problems.
+
+    Attributes:
+        problems: all of them.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Say every problem, one line each."""
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
 def key_text(path: KeyPath) -> str:
     """Write a path as people say it: `join.weather.path`, `owners[1]`."""
     text = ""
@@ -51,8 +64,3 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
         return f"did you mean {near[0]!r}?"
     listed = ", ".join(list(known)[:_SHOWN])
     return f"write one of {listed}{', …' if len(known) > _SHOWN else ''}"
-
-
-def configuration_error(problems: Iterable[Problem]) -> ConfigurationError:
-    """Make one error of all problems, one line each."""
-    return ConfigurationError("\n".join(str(problem) for problem in problems))

@@ -5,19 +5,21 @@ What stands in the files is for readers; what is written about them is here.
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lakehouse_pipeline.config.model import SpecModel, kind, sentences, several
-from lakehouse_pipeline.config.paths import HOUR_DIRECTIVES, format_of, hour_directives, resolve
+from lakehouse_pipeline.config.paths import HOUR_DIRECTIVES, format_of, hour_directives, resolve, span
 from lakehouse_pipeline.config.problems import KeyPath
 from lakehouse_pipeline.config.types import RawColumns
 from lakehouse_pipeline.config.yaml_source import Refused
 from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.hours import HourWindow
 
-FileFormat = Literal["csv", "jsonl", "parquet"]
+FileFormat = Literal["csv", "jsonl", "parquet", "orc"]
 
 _VIEW = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SOURCE_VIEW = "source"
@@ -29,12 +31,12 @@ class RawFiles(SpecModel):
     Attributes:
         path: an absolute URL, a template: see `config.paths`. Not in the repr, since it may hold values of variables.
         format: compression goes by suffix; left out in a spec, the suffix tells it.
-        columns: of csv and jsonl; None for parquet, which brings its own.
+        columns: of csv and jsonl; None for parquet and orc, which bring their own.
         missing: what it means that there is no file at all.
     """
 
     path: str = Field(repr=False, description="where the files are, such as s3://raw/flights/%Y/%m/%d/%H*.jsonl.gz")
-    format: FileFormat = Field(description="csv, jsonl or parquet, where the suffix does not tell")
+    format: FileFormat = Field(description="csv, jsonl, parquet or orc, where the suffix does not tell")
     columns: RawColumns | None = Field(
         default=None, validate_default=True, description="the names and types of csv and jsonl"
     )
@@ -53,14 +55,21 @@ class RawFiles(SpecModel):
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str, info: ValidationInfo) -> str:
-        return resolve(path, _folder(info))
+        absolute = resolve(path, _folder(info))
+        held = hour_directives(absolute)
+        if held != HOUR_DIRECTIVES[: len(held)]:
+            raise ConfigurationError(
+                f"has {' '.join(held)}, which is no time; write %Y %m %d %H for files of an hour, %Y %m %d of a day, "
+                "%Y %m of a month, %Y of a year, or none of them"
+            )
+        return absolute
 
     @field_validator("columns")
     @classmethod
     def _columns_by_format(cls, columns: RawColumns | None, info: ValidationInfo) -> RawColumns | None:
         form = info.data.get("format")
-        if form == "parquet" and columns is not None:
-            raise ConfigurationError("parquet files bring their own columns; take the key out")
+        if form in {"parquet", "orc"} and columns is not None:
+            raise ConfigurationError(f"{form} files bring their own columns; take the key out")
         if form in {"csv", "jsonl"} and columns is None:
             raise ConfigurationError(f"is missing; {form} files need the names and types of their columns")
         return columns
@@ -70,21 +79,28 @@ class Source(RawFiles):
     """The raw files of every hour; the view `source` of the transform.
 
     Attributes:
+        reader: who reads them: our Arrow readers, or Spark's own.
         bad_rows: what happens to rows that do not parse: the hour fails, or they are kept as rejects.
     """
 
+    reader: Literal["arrow", "spark"] = Field(
+        default="arrow", description="arrow (ours), or spark: its own readers, on clusters that reach the store"
+    )
     bad_rows: Literal["fail", "reject"] = Field(default="fail", description="fail or reject")
 
-    @field_validator("path")
+    @field_validator("bad_rows")
     @classmethod
-    def _one_hour(cls, path: str) -> str:
-        absent = [directive for directive in HOUR_DIRECTIVES if directive not in hour_directives(path)]
-        if absent:
+    def _reader_knows_places(cls, bad_rows: str, info: ValidationInfo) -> str:
+        if bad_rows == "reject" and info.data.get("reader") == "spark":
             raise ConfigurationError(
-                f"has no {' '.join(absent)}; write %Y, %m, %d and %H into the path: "
-                "files that hold many hours are not supported yet"
+                "'reject' takes the place of each row, which Spark's readers do not tell; "
+                "write fail, or take `reader: spark` out"
             )
-        return path
+        return bad_rows
+
+    def span(self, hour: HourWindow) -> tuple[datetime, datetime] | None:
+        """Give the time that the hour's files cover by their path, UTC and half-open; None without directives."""
+        return span(self.path, hour)
 
 
 class Join(RawFiles):
@@ -95,16 +111,6 @@ class Join(RawFiles):
     """
 
     name: str
-
-    @field_validator("path")
-    @classmethod
-    def _hourly_or_whole(cls, path: str) -> str:
-        held = hour_directives(path)
-        if held and held != HOUR_DIRECTIVES:
-            raise ConfigurationError(
-                f"has {' '.join(held)} only; write all of %Y, %m, %d and %H (one dimension per hour) or none of them"
-            )
-        return path
 
 
 def read_joins(value: object, context: Any) -> tuple[Join, ...]:

@@ -14,9 +14,12 @@ from typing import Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from lakehouse_pipeline.config.model import SpecModel, kind, sentences, several
+from lakehouse_pipeline.config.partition import kind_of, read_field, refusal, whole_items
+from lakehouse_pipeline.config.problems import KeyPath
+from lakehouse_pipeline.config.properties import property_problems
 from lakehouse_pipeline.config.source import Join, Source, read_joins
 from lakehouse_pipeline.config.transform import Transform, read_transform
-from lakehouse_pipeline.config.types import Column, Columns, column_named
+from lakehouse_pipeline.config.types import Column, Columns, primitive_column
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 
@@ -33,10 +36,6 @@ _AGE = re.compile(r"([1-9][0-9]{0,3})([hd])")
 _AGES = {"h": "hours", "d": "days"}
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([A-Z]+)", re.IGNORECASE)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_ONLY = {  # properties of which we write one value only, and why
-    "format-version": ("2", "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"),
-    "write.format.default": ("parquet", "no other data files are written"),
-}
 
 
 class SortField(SpecModel):
@@ -44,6 +43,18 @@ class SortField(SpecModel):
 
     column: str
     descending: bool = False
+
+
+class PartitionField(SpecModel):
+    """One field of the partition spec, beside the hour.
+
+    Attributes:
+        transform: in Iceberg's text: `identity`, `bucket[16]`, `truncate[4]`, `year`, `month` or `day`.
+        column: of the table.
+    """
+
+    transform: str
+    column: str
 
 
 class TableSpec(SpecModel):
@@ -55,7 +66,8 @@ class TableSpec(SpecModel):
         table: the Iceberg identifier, `namespace.name`.
         columns: as written; None where they are the source's. See `target_columns`.
         hour: the column that holds a row's time; the table is partitioned by its hour.
-        other_hours: what happens to rows of another hour than their file's.
+        partition: further fields of the partition spec, behind the hour.
+        other_hours: what happens to rows of another hour than their file's: the hour fails, or they become rejects.
         key: columns that tell rows apart; may be empty.
         file_size: bytes, compressed, on storage.
         freshness: how old the newest hour may be before Dagster calls the table stale; None never does.
@@ -74,7 +86,10 @@ class TableSpec(SpecModel):
     transform: Transform | None = Field(default=None, description="a .sql file or module:function")
     columns: Columns | None = Field(default=None, description="the columns of the Iceberg table")
     hour: str = Field(description="the column that holds a row's time")
-    other_hours: Literal["fail"] = Field(default="fail", description="fail")
+    partition: tuple[PartitionField, ...] = Field(
+        default=(), description="partition fields beside the hour, such as bucket(16, id)"
+    )
+    other_hours: Literal["fail", "reject"] = Field(default="fail", description="fail or reject")
     key: tuple[str, ...] = Field(default=(), description="the columns that tell rows apart")
     sort: tuple[SortField, ...] = Field(default=(), description="the columns that files are sorted by")
     file_size: int = Field(default=FILE_SIZE, description="bytes per file, such as 256MB")
@@ -106,9 +121,7 @@ class TableSpec(SpecModel):
     @field_validator("name")
     @classmethod
     def _asset_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise ConfigurationError(f"{name!r} is no table's name; rename the file: a-z, then a-z, 0-9 and _")
-        return name
+        return checked_name(name)
 
     @field_validator("table")
     @classmethod
@@ -143,7 +156,7 @@ class TableSpec(SpecModel):
         target = _target(info)
         if target is None:
             return hour
-        column = column_named(hour, target)
+        column = primitive_column(hour, target)
         if column.type not in {"timestamptz", "timestamp"}:
             raise ConfigurationError(f"column {hour!r} is {column.type}; name one that is timestamptz! or timestamp!")
         if not column.required:
@@ -151,6 +164,23 @@ class TableSpec(SpecModel):
                 f"column {hour!r} may be null, and such a row has no hour; write {column.type}! as its type"
             )
         return hour
+
+    @field_validator("partition", mode="before")
+    @classmethod
+    def _partition_fields(cls, value: object) -> object:
+        return _read_partition(value) if isinstance(value, list) else value
+
+    @field_validator("partition")
+    @classmethod
+    def _partition(cls, fields: tuple[PartitionField, ...], info: ValidationInfo) -> tuple[PartitionField, ...]:
+        found = [
+            ((n,), problem)
+            for n, field in enumerate(fields)
+            if (problem := _partition_problem(field, fields[:n], info))
+        ]
+        if found:
+            raise several(found)
+        return fields
 
     @field_validator("key")
     @classmethod
@@ -202,13 +232,24 @@ class TableSpec(SpecModel):
 
     @field_validator("properties", mode="before")
     @classmethod
-    def _properties(cls, value: object) -> object:
+    def _properties(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, Mapping):
             return value
-        found = [((key,), problem) for key, text in value.items() if (problem := _property_problem(key, text))]
+        found = property_problems(value, _target(info))
         if found:
             raise several(found)
         return value
+
+
+def checked_name(name: str) -> str:
+    """Give the name of a spec, and of its asset, as it is.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is no table's name; rename the file: a-z, then a-z, 0-9 and _")
+    return name
 
 
 def _target(info: ValidationInfo) -> tuple[Column, ...] | None:
@@ -228,11 +269,41 @@ def _check_names(names: tuple[str, ...], info: ValidationInfo) -> None:
             found.append(((n,), f"{name!r} stands twice; take one out"))
         elif target is not None:
             try:
-                column_named(name, target)
+                primitive_column(name, target)
             except ConfigurationError as error:
                 found.append(((n,), str(error)))
     if found:
         raise several(found)
+
+
+def _read_partition(value: list[object]) -> tuple[PartitionField, ...]:
+    if not all(isinstance(item, str) for item in value):
+        raise ConfigurationError("must be a list of text, such as [bucket(16, id), region]")
+    fields: list[PartitionField] = []
+    found: list[tuple[KeyPath, str]] = []
+    for place, text in whole_items(map(str, value)):
+        try:
+            transform, column = read_field(text)
+            fields.append(PartitionField(transform=transform, column=column))
+        except ConfigurationError as error:
+            found.append(((place,), str(error)))
+    if found:
+        raise several(found)
+    return tuple(fields)
+
+
+def _partition_problem(field: PartitionField, earlier: tuple[PartitionField, ...], info: ValidationInfo) -> str:
+    if field.column == info.data.get("hour"):
+        return f"the table is partitioned by hour({field.column}) already; take it out"
+    if any((kind_of(other.transform), other.column) == (kind_of(field.transform), field.column) for other in earlier):
+        return f"{field.transform} of {field.column!r} is redundant beside an earlier field; take it out"
+    target = _target(info)
+    if target is None:
+        return ""
+    try:
+        return refusal(field.transform, primitive_column(field.column, target))
+    except ConfigurationError as error:
+        return str(error)
 
 
 def _sort_field(value: object) -> SortField:
@@ -259,14 +330,3 @@ def _read_age(value: object) -> timedelta:
         said = repr(value) if isinstance(value, str) else kind(value)
         raise ConfigurationError(f"{said} is no age; write hours or days, such as 3h or 2d")
     return timedelta(**{_AGES[match[2]]: int(match[1])})
-
-
-def _property_problem(key: str, value: object) -> str:
-    if not isinstance(value, str):
-        return f"must be text, not {kind(value)}"
-    only, reason = _ONLY.get(key, (value, ""))
-    if value.lower() != only.lower():
-        return f"{value!r} is not supported; write {only}: {reason}"
-    if "${" in value:
-        return "'${' stays as it is here; variables are expanded in paths and in lakehouse.yaml only"
-    return ""

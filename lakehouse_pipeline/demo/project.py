@@ -1,8 +1,10 @@
 """A project folder: the few files of a lakehouse, copied from the example that travels with the package."""
 
+import json
 from importlib.resources import files as package_files
 from pathlib import Path
 
+from lakehouse_pipeline.config.schema import SCHEMA_FILE, table_schema
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 
 EXAMPLES = ("flights",)
@@ -26,6 +28,7 @@ def init_project(folder: Path, example: str | None, *, raw: str = LOCAL_RAW) -> 
         raise ConfigurationError(f"there is no example {example!r}; there is: {', '.join(EXAMPLES)}")
     source = package_files("lakehouse_pipeline.demo").joinpath(example or EXAMPLES[0])
     texts = {folder / name: source.joinpath(name).read_text(encoding="utf-8") for name in PROJECT_FILES}
+    texts[folder / "tables" / SCHEMA_FILE] = f"{json.dumps(table_schema(), indent=2)}\n"
     if example is not None:
         for item in source.joinpath("tables").iterdir():
             text = item.read_text(encoding="utf-8")

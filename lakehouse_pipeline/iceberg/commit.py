@@ -35,6 +35,7 @@ from lakehouse_pipeline.errors import (
     TransientError,
 )
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.event_time import EventTime
 from lakehouse_pipeline.iceberg.manifests import (
     DELETED,
     EXISTING,
@@ -44,9 +45,9 @@ from lakehouse_pipeline.iceberg.manifests import (
     digest,
     live_file,
     manifests_of,
-    may_hold,
-    partition_name,
     read_entries,
+    refuse_straddling,
+    schema_for,
     sealed_manifest_file,
     write_manifest,
 )
@@ -112,7 +113,7 @@ class _Built:
 
 
 def replace_hours(
-    catalog: Catalog, identifier: str, hours: Sequence[SealedHour], *, before_send: BeforeSend
+    catalog: Catalog, identifier: str, hours: Sequence[SealedHour], *, event_time: str, before_send: BeforeSend
 ) -> Replaced:
     """Make the hours' live files exactly those of their seals, in one snapshot.
 
@@ -120,15 +121,16 @@ def replace_hours(
         catalog: where the table is.
         identifier: `namespace.name`.
         hours: each at most once, of one table.
+        event_time: the column that tells a row's hour.
         before_send: called with the base and the new snapshot's id before every commit that is sent for the first
             time; it records them, and by raising keeps the commit from being sent.
 
     Raises:
         CommitConflictError: an hour was changed by somebody else since its attempt was opened, or rivals won every try.
         CommitStateUnknownError: whether the last commit landed could not be found out; nothing was deleted.
-        SafetyError: the seal is of another table.
+        SafetyError: the seal is of another table, or files of earlier partition specs straddle the hours.
     """
-    loop = _CommitLoop(catalog, identifier, tuple(hours), before_send)
+    loop = _CommitLoop(catalog, identifier, tuple(hours), event_time, before_send)
     try:
         return retry_call(
             COMMIT_RETRIES,
@@ -149,6 +151,7 @@ class _CommitLoop:
     catalog: Catalog
     identifier: str
     hours: tuple[SealedHour, ...]
+    event_time: str
     before_send: BeforeSend
     sent: list[_Built] = field(default_factory=list)
     tries: int = 0
@@ -172,7 +175,7 @@ class _CommitLoop:
         return self.sent[-1] if self.sent[-1].base == head(table) else None
 
     def _build(self, table: Table) -> _Built | None:
-        built = build(table, self.hours)
+        built = build(table, self.hours, self.event_time)
         if built is None:
             return None
         try:
@@ -270,23 +273,24 @@ def head(table: Table) -> int | None:
     return ref.snapshot_id if ref else None
 
 
-def build(table: Table, hours: Sequence[SealedHour]) -> _Built | None:
+def build(table: Table, hours: Sequence[SealedHour], event_time: str) -> _Built | None:
     """Write all that a commit of the hours on the table's head needs; None where it would change nothing.
 
     Raises:
         CommitConflictError: an hour's live files are not those that its attempt was opened on.
-        SafetyError: a seal is of another table.
+        SafetyError: a seal is of another table, or files of earlier partition specs straddle the hours.
     """
     _check_seals(table, hours)
+    told = EventTime.of(table.metadata, event_time)
     own_files: list[str] = []
     try:
-        return _write(table, hours, own_files)
+        return _write(table, hours, told, own_files)
     except BaseException:
         _delete(table, own_files)
         raise
 
 
-def _write(table: Table, hours: Sequence[SealedHour], own_files: list[str]) -> _Built | None:
+def _write(table: Table, hours: Sequence[SealedHour], event_time: EventTime, own_files: list[str]) -> _Built | None:
     """Do what `build` does; every file is named in `own_files` before it is written."""
     base, snapshot_id, batch = head(table), table.metadata.new_snapshot_id(), uuid.uuid4().hex
     provider = table.location_provider()
@@ -296,15 +300,16 @@ def _write(table: Table, hours: Sequence[SealedHour], own_files: list[str]) -> _
     for manifest in manifests_of(table.metadata, table.io, base):
         if not (manifest.has_added_files() or manifest.has_existing_files()):
             continue  # all of it was deleted by an earlier snapshot
-        if not may_hold(manifest, table.metadata, ordinals):
+        if not event_time.in_manifest(manifest).meets(ordinals):
             kept.append(manifest)
             continue
         own_files.append(provider.new_metadata_location(f"{batch}-m{len(own_files)}.avro"))
-        copy, gone = _without(table, manifest, ordinals, own_files[-1], snapshot_id)
+        copy, gone = _without(table, manifest, event_time, ordinals, path=own_files[-1], snapshot_id=snapshot_id)
         kept.append(copy)
         removed += gone
         if not gone:
             own_files.pop()
+    refuse_straddling(removed)
     _check_unchanged(hours, removed)
     added = [
         sealed_manifest_file(manifest, sealed.hour, sealed.seal.spec_id, snapshot_id)
@@ -363,16 +368,17 @@ def _check_unchanged(hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -
 
 
 def _without(
-    table: Table, manifest: ManifestFile, ordinals: set[int], path: str, snapshot_id: int
+    table: Table, manifest: ManifestFile, event_time: EventTime, ordinals: set[int], *, path: str, snapshot_id: int
 ) -> tuple[ManifestFile, list[LiveFile]]:
     """Copy a manifest with the hours' files marked DELETED; the manifest itself where it has none of them."""
-    name = partition_name(manifest, table.metadata)
+    span_of = event_time.in_entries_of(manifest.partition_spec_id)
     entries, gone = [], []
     for entry in read_entries(table.io, manifest):
         if entry["status"] == DELETED:
             continue
-        if entry["data_file"]["partition"][name] in ordinals:
-            gone.append(live_file(entry, name))
+        span = span_of(entry)
+        if span.meets(ordinals):
+            gone.append(live_file(entry, span))
             entries.append({**entry, "status": DELETED, "snapshot_id": snapshot_id})
         else:
             entries.append({**entry, "status": EXISTING})
@@ -383,7 +389,7 @@ def _without(
         path,
         entries,
         spec=table.metadata.specs()[manifest.partition_spec_id],
-        schema=table.schema(),
+        schema=schema_for(table.metadata, manifest.partition_spec_id),
         content=manifest.content,
         codec=codec_of(table.properties),
         snapshot_id=snapshot_id,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import fastavro
 from pyiceberg.avro.codecs import AvroCompressionCodec
-from pyiceberg.conversions import from_bytes, to_bytes
+from pyiceberg.conversions import to_bytes
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     ManifestContent,
@@ -25,23 +25,23 @@ from pyiceberg.manifest import (
     data_file_with_partition,
     manifest_entry_schema_with_data_file,
 )
-from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import Schema, make_compatible_name
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.transforms import HourTransform
 from pyiceberg.typedef import Properties
-from pyiceberg.types import IcebergType, IntegerType, PrimitiveType
+from pyiceberg.types import IcebergType, IntegerType, NestedField, PrimitiveType, StructType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.ledger import SealedManifest
+from lakehouse_pipeline.iceberg.event_time import Entry, EventTime, HourSpan, avro_name
+from lakehouse_pipeline.ledger import PartitionBounds, SealedManifest
 
 EXISTING, ADDED, DELETED = 0, 1, 2  # ManifestEntryStatus
 FORMAT_VERSION: Literal[2] = 2
 UNASSIGNED = -1  # a sequence number that the manifest list's writer fills in with the commit's
 
-Entry = dict[str, Any]
+SHOWN = 5  # files that an error names
 
 # Iceberg's names of write.avro.compression-codec, and Avro's own. (PyIceberg needs a C library more for snappy.)
 _CODECS: dict[str, AvroCompressionCodec] = {"gzip": "deflate", "zstd": "zstandard", "uncompressed": "null"}
@@ -56,14 +56,14 @@ class LiveFile:
         content: 0 data, 1 position deletes, 2 equality deletes.
         rows: records in it.
         bytes: its size on storage.
-        hour: Iceberg's hour value of its partition.
+        hour: the hour of all its rows, as Iceberg counts hours; None where they may be of several.
     """
 
     path: str
     content: int
     rows: int
     bytes: int
-    hour: int
+    hour: int | None
 
 
 def digest(paths: Iterable[str]) -> str:
@@ -71,54 +71,45 @@ def digest(paths: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:32]
 
 
-def hour_field(spec: PartitionSpec, schema: Schema, source_id: int) -> tuple[int, PartitionField]:
-    """Find the hour's field in a partition spec and its place in the partition tuple.
-
-    Args:
-        spec: any spec of the table.
-        schema: of the table.
-        source_id: the event time's field id: an older spec may have the hour of another column.
-
-    Raises:
-        SafetyError: files of this spec may hold rows of several hours, so no single hour can be replaced.
-    """
-    for place, field in enumerate(spec.fields):
-        if isinstance(field.transform, HourTransform) and field.source_id == source_id:
-            return place, field
-    names = ", ".join(f"{f.transform}({schema.find_column_name(f.source_id)})" for f in spec.fields) or "nothing"
-    raise SafetyError(
-        f"the table has files of partition spec {spec.spec_id} ({names}), which does not keep hours apart: "
-        "rewrite them to an hour() spec first"
-    )
-
-
-def may_hold(manifest: ManifestFile, metadata: TableMetadata, hours: Iterable[int]) -> bool:
-    """Tell from the manifest list alone whether a manifest can have files of one of the hours."""
-    place, _ = _hour_of(manifest, metadata)
-    if not manifest.partitions:
-        return True
-    summary = manifest.partitions[place]
-    if summary.lower_bound is None or summary.upper_bound is None:
-        return bool(summary.contains_null)
-    low, high = (int(from_bytes(IntegerType(), bound)) for bound in (summary.lower_bound, summary.upper_bound))
-    return any(low <= hour <= high for hour in hours)
-
-
-def live_files(metadata: TableMetadata, files: FileIO, snapshot_id: int | None, hour: HourWindow) -> list[LiveFile]:
+def live_files(
+    metadata: TableMetadata, files: FileIO, snapshot_id: int | None, hour: HourWindow, event_time: EventTime
+) -> list[LiveFile]:
     """Find the files of an hour that a snapshot reaches, deletes included, from its manifests.
 
     (`Table.scan().plan_files()` raises at equality deletes: apache/iceberg-python#6568.)
+
+    Raises:
+        SafetyError: files of earlier partition specs hold rows of the hour and of others, or may.
     """
+    hours = (hour.ordinal,)
     found = []
     for manifest in manifests_of(metadata, files, snapshot_id):
-        if may_hold(manifest, metadata, (hour.ordinal,)):
-            name = partition_name(manifest, metadata)
+        if event_time.in_manifest(manifest).meets(hours):
+            span_of = event_time.in_entries_of(manifest.partition_spec_id)
             found += [
-                live_file(entry, name)
+                live_file(entry, span)
                 for entry in read_entries(files, manifest)
-                if entry["status"] != DELETED and entry["data_file"]["partition"][name] == hour.ordinal
+                if entry["status"] != DELETED and (span := span_of(entry)).meets(hours)
             ]
+    refuse_straddling(found)
     return found
+
+
+def refuse_straddling(files: Iterable[LiveFile]) -> None:
+    """Hold files that an hour reaches against the rule that each is of one hour alone.
+
+    Raises:
+        SafetyError: names those that are not.
+    """
+    names = sorted(file.path for file in files if file.hour is None)
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise SafetyError(
+            f"{len(names)} files of an earlier partition spec hold rows of this hour and of others, or may; replacing "
+            f"the hour would lose the others: {', '.join(names[:SHOWN])}{more}. Rewrite them to the current spec first "
+            "(in Spark: CALL system.rewrite_data_files(table => ..., options => map('rewrite-all', 'true', "
+            "'remove-dangling-deletes', 'true'))), or delete their rows"
+        )
 
 
 def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None) -> list[ManifestFile]:
@@ -135,31 +126,15 @@ def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None
     return snapshot.manifests(files)
 
 
-def partition_name(manifest: ManifestFile, metadata: TableMetadata) -> str:
-    """Give the name under which a manifest's entries hold their hour."""
-    return avro_name(_hour_of(manifest, metadata)[1])
-
-
-def _hour_of(manifest: ManifestFile, metadata: TableMetadata) -> tuple[int, PartitionField]:
-    current = [field.source_id for field in metadata.spec().fields if isinstance(field.transform, HourTransform)]
-    spec = metadata.specs()[manifest.partition_spec_id]
-    return hour_field(spec, metadata.schema(), current[0] if current else -1)
-
-
-def avro_name(field: PartitionField) -> str:
-    """Give the name under which entries hold a partition field: Avro's names have no blanks or dashes."""
-    return make_compatible_name(field.name)
-
-
-def live_file(entry: Entry, partition: str) -> LiveFile:
-    """Reduce an entry to what decisions are made of; `partition` names the hour's partition field."""
+def live_file(entry: Entry, span: HourSpan) -> LiveFile:
+    """Reduce an entry to what decisions are made of."""
     data_file = entry["data_file"]
     return LiveFile(
         path=data_file["file_path"],
         content=data_file.get("content") or 0,
         rows=data_file["record_count"],
         bytes=data_file["file_size_in_bytes"],
-        hour=data_file["partition"][partition],
+        hour=span.hour,
     )
 
 
@@ -181,10 +156,33 @@ def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
         yield entry
 
 
+def schema_for(metadata: TableMetadata, spec_id: int) -> Schema:
+    """Give the newest schema that has all columns of a partition spec: the current one may have dropped some.
+
+    Raises:
+        SafetyError: there is none left.
+    """
+    wanted = {field.source_id for field in metadata.specs()[spec_id].fields}
+    earlier = sorted(metadata.schemas, key=lambda schema: schema.schema_id, reverse=True)
+    for schema in (metadata.schema(), *earlier):
+        if wanted <= schema.field_ids:
+            return schema
+    raise SafetyError(
+        f"the table has files of partition spec {spec_id}, and no schema is left that has all of its columns: "
+        "rewrite them to the current spec first"
+    )
+
+
+def partition_type(spec: PartitionSpec, schema: Schema) -> StructType:
+    """Give the type of a spec's partition tuples; every field is optional, as Iceberg's spec has it."""
+    fields = spec.partition_type(schema).fields
+    return StructType(*(NestedField(f.field_id, f.name, f.field_type, required=False) for f in fields))
+
+
 @cache
 def _entry_schema(spec_json: str, schema_json: str) -> Any:
     spec, schema = PartitionSpec.model_validate_json(spec_json), Schema.model_validate_json(schema_json)
-    data_file = data_file_with_partition(spec.partition_type(schema), FORMAT_VERSION)
+    data_file = data_file_with_partition(partition_type(spec, schema), FORMAT_VERSION)
     entry = manifest_entry_schema_with_data_file(FORMAT_VERSION, data_file)
     return fastavro.parse_schema(AvroSchemaConversion().iceberg_to_avro(entry, schema_name="manifest_entry"))
 
@@ -262,7 +260,7 @@ def manifest_file(
 ) -> ManifestFile:
     """Sum a manifest's entries up into its line of the manifest list."""
     files, rows = [0, 0, 0], [0, 0, 0]
-    partitions = [_statistics(field.field_type) for field in spec.partition_type(schema).fields]
+    partitions = [_statistics(field.field_type) for field in partition_type(spec, schema).fields]
     sequence_numbers = []
     for entry in entries:
         status, data_file = entry["status"], entry["data_file"]
@@ -296,9 +294,24 @@ def _statistics(field_type: IcebergType) -> PartitionFieldStats:
     return PartitionFieldStats(field_type)
 
 
+def partition_bounds(manifest: ManifestFile) -> tuple[PartitionBounds, ...]:
+    """Give what a seal keeps of a manifest's partition tuples."""
+    return tuple(
+        PartitionBounds(
+            null=summary.contains_null,
+            nan=bool(summary.contains_nan),
+            lower=summary.lower_bound,
+            upper=summary.upper_bound,
+        )
+        for summary in manifest.partitions or ()
+    )
+
+
 def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: int, snapshot_id: int) -> ManifestFile:
     """Give the manifest list's line of a manifest that was sealed before its snapshot was known."""
-    bound = to_bytes(IntegerType(), hour.ordinal)
+    hours = to_bytes(IntegerType(), hour.ordinal)
+    # Seals of earlier versions have no bounds: their tables were partitioned by the hour alone.
+    bounds = manifest.partitions or (PartitionBounds(lower=hours, upper=hours),)
     return ManifestFile.from_args(
         manifest_path=manifest.path,
         manifest_length=manifest.length,
@@ -313,7 +326,7 @@ def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: in
         added_rows_count=manifest.rows,
         existing_rows_count=0,
         deleted_rows_count=0,
-        partitions=[PartitionFieldSummary(False, False, bound, bound)],
+        partitions=[PartitionFieldSummary(each.null, each.nan, each.lower, each.upper) for each in bounds],
         key_metadata=None,
     )
 

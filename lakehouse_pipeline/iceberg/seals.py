@@ -9,14 +9,20 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifests import codec_of, decode_entry, digest, write_manifest
+from lakehouse_pipeline.iceberg.manifests import codec_of, decode_entry, digest, partition_bounds, write_manifest
 from lakehouse_pipeline.ledger import Seal, SealedManifest
 
 MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes
 
 
 def seal_files(
-    table: Table, attempt: str, written: Sequence[WrittenFile], *, rows_read: int | None, rejected: int
+    table: Table,
+    attempt: str,
+    written: Sequence[WrittenFile],
+    *,
+    rows_read: int | None,
+    rejected: int,
+    left: int | None = 0,
 ) -> Seal:
     """Write the manifests of an attempt's files and sum the attempt up.
 
@@ -38,7 +44,10 @@ def seal_files(
             codec=codec_of(table.properties),
         )
         rows = sum(file.rows for file in part)
-        manifests.append(SealedManifest(path=path, length=manifest.manifest_length, files=len(part), rows=rows))
+        bounds = partition_bounds(manifest)
+        manifests.append(
+            SealedManifest(path=path, length=manifest.manifest_length, files=len(part), rows=rows, partitions=bounds)
+        )
     return Seal(
         manifests=tuple(manifests),
         files=len(written),
@@ -46,6 +55,7 @@ def seal_files(
         bytes=sum(file.size for file in written),
         rows_read=rows_read,
         rejected=rejected,
+        left=left,
         digest=digest(file.path for file in written),
         table_uuid=str(table.metadata.table_uuid),
         schema_id=schema.schema_id,

@@ -33,10 +33,14 @@ CURABLE = frozenset(
 )  # fmt: skip
 CREDENTIALS = frozenset(
     {
-        "AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
-        "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+        "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
     }
 )  # fmt: skip
+# What is said of a session that has ended; SeaweedFS knows no expired keys, only unknown ones.
+EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"}
+)
+BARE = frozenset({"400", "403"})  # the same, in the answer to a HEAD, which has no body
 MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NotFound"})
 
 _NOT_CONFIGURATION = (
@@ -72,6 +76,16 @@ def translated(verb: str, url: str) -> Iterator[None]:
         raise _unanswered(error, verb, url) from error
 
 
+def maybe_expired(error: boto.ClientError) -> bool:
+    """Tell whether other credentials may be what an answer asks for."""
+    return str(error.response.get("Error", {}).get("Code")) in EXPIRED | BARE
+
+
+def is_forbidden(error: boto.ClientError) -> bool:
+    """Tell whether rights are missing; a session that ends while its request is looked at has none left (SeaweedFS)."""
+    return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _FORBIDDEN)
+
+
 def refused(code: str, message: str, verb: str, url: str) -> Exception:
     """Say what an answer with an S3 error code, but without a status of its own, means: one key of many."""
     return _by_code(code, _BAD_REQUEST, message, verb=verb, url=url, headers={})
@@ -95,6 +109,11 @@ def _by_code(code: str, status: int, message: str, *, verb: str, url: str, heade
         return PreconditionFailedError(said)
     if code in MISSING or status == _NOT_FOUND:
         return FileNotFoundError(errno.ENOENT, f"{verb}: no such object or bucket ({code})", url)
+    if code in EXPIRED - CREDENTIALS:
+        return ConfigurationError(
+            f"{said}; check the credentials: their session has ended. Those of a catalog are renewed only if it names "
+            "client.refresh-credentials-endpoint, and those in s3.session-token not at all; boto3's chain renews its"
+        )
     if code in CREDENTIALS or status == _FORBIDDEN:
         return ConfigurationError(
             f"{said}; check the credentials (s3.access-key-id, s3.secret-access-key, s3.session-token, or boto3's "

@@ -5,19 +5,24 @@ percent-encoded or decoded. Name it in a catalog as `py-io-impl`.
 """
 
 import errno
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
+from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter, RequestCounts
 from lakehouse_pipeline.object_store.local import LocalStore
 from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError, Store
 from lakehouse_pipeline.object_store.s3 import S3Store
 from lakehouse_pipeline.object_store.settings import read_settings
 from lakehouse_pipeline.object_store.spool import SpooledWriter
+from lakehouse_pipeline.object_store.vending import ENDPOINT, Vended, portable
+
+logger = logging.getLogger(__name__)
 
 _S3_SCHEMES = ("s3://", "s3a://", "s3n://")
 
@@ -40,8 +45,8 @@ class LakehouseFileIO(FileIO):
         return f"{type(self).__name__}({', '.join(sorted(self.properties))})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Take along the properties only."""
-        return {"properties": self.properties}
+        """Take along the store's own properties: no secret of the catalog's leaves this process."""
+        return {"properties": portable(self.properties, self._vended())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew in another process."""
@@ -141,6 +146,16 @@ class LakehouseFileIO(FileIO):
         self._lock = threading.Lock()
         self._local = LocalStore()
         self._s3: S3Store | None = None
+
+    def _vended(self) -> Vended | None:
+        """Give what the catalog vended last, so that a task need not ask at once."""
+        if ENDPOINT not in self.properties:
+            return None
+        try:
+            return s3_access(read_settings(self.properties).connection).vended()
+        except LakehouseError as error:
+            logger.warning("tasks get the credentials that the table was loaded with: %s", error)
+            return None
 
     def _store(self, url: str) -> Store:
         if url.startswith(_S3_SCHEMES):

@@ -1,6 +1,7 @@
 """S3 verbs, one request each: sent once, counted, its failure said in our words.
 
-No retries, no decisions and no state: those are `s3`'s and `multipart`'s.
+No retries, no decisions and no state: those are `s3`'s and `multipart`'s. The one exception is an answer that calls the
+credentials expired: the request is sent again with fresh ones.
 """
 
 import contextlib
@@ -8,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
+
+from botocore.exceptions import ClientError
 
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.object_store.counts import RequestCounter
-from lakehouse_pipeline.object_store.failures import refused, translated
+from lakehouse_pipeline.object_store.failures import is_forbidden, maybe_expired, refused, translated
 from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError, RequestFailedError
+from lakehouse_pipeline.object_store.options import ObjectOptions
 
 NONCE = "lakehouse-nonce"  # S3 user metadata: which call wrote this object
 DELETE_PAGE_KEYS = 250  # S3 takes 1,000, but each key counts against the prefix's 3,500 writes/s (hadoop-aws)
@@ -72,13 +76,32 @@ def split_url(url: str) -> tuple[str, str]:
     return bucket, key
 
 
+class Access(Protocol):
+    """A client of boto3's and what it signs with; see `client.S3Access`."""
+
+    def client(self) -> Any:
+        """Give the client."""
+
+    def mark(self) -> object:
+        """Name the present credentials."""
+
+    def has_ended(self, mark: object) -> bool:
+        """Tell whether these credentials are known to have ended by now."""
+
+    def renew(self, refused: object) -> bool:
+        """Get other credentials than those of a mark; tell whether there may be any."""
+
+
 class S3Requests:
     """One method, one request. Errors: see `failures.translated`."""
 
-    def __init__(self, client: Callable[[], Any], counter: RequestCounter) -> None:
-        """Send through the client that `client` gives; count in `counter`."""
-        self._client = client
+    def __init__(
+        self, access: Callable[[], Access], counter: RequestCounter, options: ObjectOptions | None = None
+    ) -> None:
+        """Send through what `access` gives, with `options`; count in `counter`."""
+        self._access = access
         self._counter = counter
+        self._options = options or ObjectOptions()
 
     def head(self, url: str) -> tuple[ObjectInfo, str | None]:
         """Describe an object, and give the nonce of the call that wrote it.
@@ -192,8 +215,21 @@ class S3Requests:
             return self._call(verb, {"Bucket": bucket, "Key": key, **parameters})
 
     def _call(self, verb: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        access, asked = self._access(), {**parameters, **self._options.parameters(verb)}
+        mark = access.mark()
+        try:
+            return self._sent(access, verb, asked)
+        except ClientError as error:
+            late = maybe_expired(error) or (is_forbidden(error) and access.has_ended(mark))
+            if not late or not access.renew(mark):
+                raise
+        if hasattr(asked.get("Body"), "seek"):
+            asked["Body"].seek(0)
+        return self._sent(access, verb, asked)
+
+    def _sent(self, access: Access, verb: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         self._counter.add(requests=1)
-        answer: Mapping[str, Any] = getattr(self._client(), verb)(**parameters)
+        answer: Mapping[str, Any] = getattr(access.client(), verb)(**asked)
         return answer
 
 

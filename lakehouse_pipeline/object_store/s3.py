@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from lakehouse_pipeline.errors import TransientError
-from lakehouse_pipeline.object_store.client import s3_client
+from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter
 from lakehouse_pipeline.object_store.multipart import MultipartUpload
 from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
@@ -27,7 +27,7 @@ class S3Store:
     def __init__(self, settings: S3Settings, counter: RequestCounter) -> None:
         """Reach S3 as `settings` say; count in `counter`."""
         self._settings = settings
-        self._requests = S3Requests(lambda: s3_client(settings.connection), counter)
+        self._requests = S3Requests(lambda: s3_access(settings.connection), counter, settings.options)
         self._tries = Tries(settings.policy, counter)
 
     def head(self, url: str) -> ObjectInfo | None:

@@ -3,14 +3,15 @@
 What is not set falls to boto3's usual chain (environment, profile, instance). Nothing here connects.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.object_store.options import ObjectOptions, read_options
+from lakehouse_pipeline.object_store.properties import PropertyReading
+from lakehouse_pipeline.object_store.vending import Vending, read_vending
 from lakehouse_pipeline.retry import RetryPolicy
 
-Value = TypeVar("Value")
 Addressing = Literal["auto", "path", "virtual"]
 
 MIB = 1024 * 1024
@@ -20,16 +21,23 @@ SMALLEST_PART_BYTES = 5 * MIB  # S3 refuses smaller parts, but for the last
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 60.0
 
-_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "none", "")
-_UNKNOWN_TO_US = {
-    "s3.signer": "remote signing; ask the catalog for vended credentials",
-    "s3.remote-signing-enabled": "remote signing; ask the catalog for vended credentials",
-    "s3.role-arn": "roles; name the role in an AWS profile and set s3.profile-name",
-    "client.role-arn": "roles; name the role in an AWS profile and set s3.profile-name",
-    "s3.proxy-uri": "proxies; set HTTPS_PROXY in the environment",
-    "s3.server-side-encryption": "encryption per object; set the bucket's default encryption",
-    "s3.sse.type": "encryption per object; set the bucket's default encryption",
-}
+MOST_CONNECTIONS = 64  # more threads than this still work; their connections are not kept
+SESSION_NAME = "lakehouse"  # of an assumed role, in AWS's logs
+
+
+@dataclass(frozen=True)
+class AssumedRole:
+    """A role that is taken on, by AWS's own names.
+
+    Attributes:
+        arn: the role.
+        session_name: shows in AWS's logs.
+        external_id: what the role's owner asks for, if anything.
+    """
+
+    arn: str
+    session_name: str = SESSION_NAME
+    external_id: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,11 @@ class S3Connection:
         addressing: `path` puts the bucket into the path, `virtual` into the host.
         connect_timeout_s: seconds to wait for a connection.
         request_timeout_s: seconds to wait for the next bytes of an answer.
+        most_connections: kept open; as many threads as this share a client at full speed.
+        proxy: URL of a proxy; None leaves it to the environment.
+        ca_bundle: file of certificates to trust; None leaves it to the environment.
+        role: taken on with the credentials above.
+        vending: where fresh credentials come from, in place of all of the above.
     """
 
     endpoint: str | None = None
@@ -59,6 +72,11 @@ class S3Connection:
     addressing: Addressing = "auto"
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     request_timeout_s: float = REQUEST_TIMEOUT_S
+    most_connections: int = MOST_CONNECTIONS
+    proxy: str | None = field(default=None, repr=False)
+    ca_bundle: str | None = None
+    role: AssumedRole | None = None
+    vending: Vending | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +88,27 @@ class S3Settings:
         part_size_bytes: of a multipart upload.
         multipart_threshold_bytes: objects of at least this size are uploaded in parts.
         policy: tries and waits of each request.
+        options: encryption, ACL, storage class, tags, who pays.
     """
 
     connection: S3Connection = field(default_factory=S3Connection)
     part_size_bytes: int = PART_SIZE_BYTES
     multipart_threshold_bytes: int = int(PART_SIZE_BYTES * MULTIPART_THRESHOLD)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    options: ObjectOptions = field(default_factory=ObjectOptions)
 
 
 def read_settings(properties: Mapping[str, Any]) -> S3Settings:
     """Read the properties of a catalog, table or FileIO.
 
-    Beside Iceberg's names there is `s3.retry.total-timeout-ms`, the end of a request's retries by time.
+    Beside Iceberg's names there are `s3.retry.total-timeout-ms`, the end of a request's retries by time,
+    `s3.max-connections`, `s3.ca-bundle` and `s3.requester-pays`.
 
     Raises:
-        ConfigurationError: names every property that is wrong, half given or not supported.
+        ConfigurationError: names every property that is wrong, half given or not supported, and every `s3.*` one that
+            is not known: who sets it counts on what it says.
     """
-    reading = _Reading(properties)
+    reading = PropertyReading(properties)
     part_size = reading.number("s3.multipart.part-size-bytes", int, PART_SIZE_BYTES, SMALLEST_PART_BYTES)
     threshold = reading.number("s3.multipart.threshold", float, MULTIPART_THRESHOLD, 1.0)
     settings = S3Settings(
@@ -94,29 +116,34 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
         part_size_bytes=part_size,
         multipart_threshold_bytes=int(part_size * threshold),
         policy=_policy(reading),
+        options=read_options(reading),
     )
-    for name, what in _UNKNOWN_TO_US.items():
-        if str(properties.get(name) or "").lower() not in _FALSE:
-            reading.problems.append(f"{name}: this FileIO knows no {what}")
     reading.finish()
     return settings
 
 
-def _connection(reading: "_Reading") -> S3Connection:
+def _connection(reading: PropertyReading) -> S3Connection:
     endpoint = reading.text("s3.endpoint")
+    vending = read_vending(reading)
+    credentials, role = _credentials(reading), _role(reading)
     return S3Connection(
         endpoint=endpoint,
         region=reading.text("s3.region", "client.region"),
         profile=reading.text("s3.profile-name", "client.profile-name"),
-        **_credentials(reading),
+        **({} if vending else credentials),
         anonymous=bool(reading.flag("s3.anonymous")),
         addressing=_addressing(reading, endpoint),
         connect_timeout_s=reading.number("s3.connect-timeout", float, CONNECT_TIMEOUT_S, 0.001),
         request_timeout_s=reading.number("s3.request-timeout", float, REQUEST_TIMEOUT_S, 0.001),
+        most_connections=reading.number("s3.max-connections", int, MOST_CONNECTIONS, 1),
+        proxy=reading.text("s3.proxy-uri"),
+        ca_bundle=reading.text("s3.ca-bundle"),
+        role=None if vending else role,
+        vending=vending,
     )
 
 
-def _credentials(reading: "_Reading") -> dict[str, str | None]:
+def _credentials(reading: PropertyReading) -> dict[str, str | None]:
     key = reading.text("s3.access-key-id", "client.access-key-id")
     secret = reading.text("s3.secret-access-key", "client.secret-access-key")
     if (key is None) != (secret is None):
@@ -125,7 +152,17 @@ def _credentials(reading: "_Reading") -> dict[str, str | None]:
     return {"access_key_id": key, "secret_access_key": secret, "session_token": token}
 
 
-def _addressing(reading: "_Reading", endpoint: str | None) -> Addressing:
+def _role(reading: PropertyReading) -> AssumedRole | None:
+    """Read PyIceberg's names of a role, and Java's."""
+    arn = reading.text("s3.role-arn", "client.role-arn", "client.assume-role.arn")
+    session = ("s3.role-session-name", "client.role-session-name", "client.assume-role.session-name")
+    name, external_id = reading.text(*session), reading.text("client.assume-role.external-id")
+    if arn is None and (name or external_id):
+        reading.problems.append("s3.role-session-name and an external id need s3.role-arn, which is not set")
+    return AssumedRole(arn, name or SESSION_NAME, external_id) if arn else None
+
+
+def _addressing(reading: PropertyReading, endpoint: str | None) -> Addressing:
     path_style, virtual = reading.flag("s3.path-style-access"), reading.flag("s3.force-virtual-addressing")
     if path_style and virtual:
         reading.problems.append("s3.path-style-access and s3.force-virtual-addressing exclude each other")
@@ -134,7 +171,7 @@ def _addressing(reading: "_Reading", endpoint: str | None) -> Addressing:
     return "path" if path_style or endpoint else "auto"
 
 
-def _policy(reading: "_Reading") -> RetryPolicy:
+def _policy(reading: PropertyReading) -> RetryPolicy:
     usual = RetryPolicy()
     lowest = reading.number("s3.retry.min-wait-ms", float, usual.min_wait_s * 1000, 0) / 1000
     return RetryPolicy(
@@ -143,41 +180,3 @@ def _policy(reading: "_Reading") -> RetryPolicy:
         min_wait_s=lowest,
         max_wait_s=max(lowest, reading.number("s3.retry.max-wait-ms", float, usual.max_wait_s * 1000, 0) / 1000),
     )
-
-
-class _Reading:
-    """Properties being read, and what was wrong with them."""
-
-    def __init__(self, properties: Mapping[str, Any]) -> None:
-        self._properties = properties
-        self.problems: list[str] = []
-
-    def text(self, *names: str) -> str | None:
-        values = (self._properties.get(name) for name in names)
-        return next((str(value) for value in values if value not in (None, "")), None)
-
-    def flag(self, name: str) -> bool | None:
-        text = self.text(name)
-        if text is None:
-            return None
-        if text.lower() not in _TRUE + _FALSE:
-            self.problems.append(f"{name}: {text!r} is neither true nor false")
-        return text.lower() in _TRUE
-
-    def number(self, name: str, kind: Callable[[str], Value], default: Value, least: float) -> Value:
-        text = self.text(name)
-        if text is None:
-            return default
-        try:
-            value = kind(text)
-        except ValueError:
-            self.problems.append(f"{name}: {text!r} is no number")
-            return default
-        if not value >= least:  # type: ignore[operator]  # int and float only; also refuses NaN
-            self.problems.append(f"{name}: {text} is below {least:g}")
-            return default
-        return value
-
-    def finish(self) -> None:
-        if self.problems:
-            raise ConfigurationError("; ".join(self.problems))

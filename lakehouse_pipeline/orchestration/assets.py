@@ -215,6 +215,7 @@ def _materialization(key: dg.AssetKey, result: "HourResult", code_version: str) 
         "dagster/size_bytes": seal.bytes,
         "files": seal.files,
         "rejected_rows": seal.rejected,
+        **({} if seal.left is None else {"rows_left_to_other_hours": seal.left}),
         "step": result.step,
         "why": result.why,
         "attempt": result.attempt,

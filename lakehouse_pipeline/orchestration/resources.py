@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 if TYPE_CHECKING:
-    from lakehouse_pipeline.engines.spark import LazySession
+    from lakehouse_pipeline.engines.sessions import LazySession
 
 
 class SparkResource(dg.ConfigurableResource["SparkResource"]):
@@ -23,7 +23,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
         """Give the session's holder; nothing starts yet."""
         if self._lazy is None:
             # Definitions are loaded by every tick and command: pyspark is not imported before a run needs it.
-            from lakehouse_pipeline.engines.spark import LazySession  # noqa: PLC0415
+            from lakehouse_pipeline.engines.sessions import LazySession  # noqa: PLC0415
 
             self._lazy = LazySession(self.engine, "lakehouse_pipeline")
         return self._lazy

@@ -3,7 +3,7 @@
 Structural problems (a truncated file, a missing column) are no rows: they are always a `DataError`. Nothing here reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -33,8 +33,10 @@ class BadRow:
         url: the file.
         position: as in `_position`: line or row number from 1; the line's byte offset in a text file that was split.
         reason: what is wrong, with the value: `"late" is not a double`.
-        column: the first wanted column at fault; None where the whole row is.
-        raw: the row as it stands in the file, cut at 1,000 characters; undecodable bytes as `\xff`.
+        column: the first wanted column at fault, or in a nested one the path of the value, such as `user.tags[2]`; None
+            where the whole row is.
+        raw: the row as it stands in the file, cut at 1,000 characters; undecodable bytes as `\xff`. Of a row of another
+            hour, its values as JSON.
         at_byte: the position is a byte offset.
     """
 
@@ -73,6 +75,26 @@ def fail(rows: Sequence[BadRow], /) -> None:
     """
     if rows:
         raise DataError(f"{rows[0]} (bad_rows: reject keeps such rows aside)")
+
+
+def failing(line_of: Callable[[int], int]) -> BadRows:
+    """Give the policy `fail` for a file that was split: it names the line, too.
+
+    Args:
+        line_of: gives the number from 1 of the line at a byte; asked for the one row that fails only.
+    """
+
+    def fail_at_line(rows: Sequence[BadRow], /) -> None:
+        if rows and rows[0].at_byte:
+            line = line_of(rows[0].position)
+            raise DataError(f"{rows[0]} (line {line}; bad_rows: reject keeps such rows aside)")
+        fail(rows)
+
+    return fail_at_line
+
+
+def ignore(rows: Sequence[BadRow], /) -> None:
+    """Pass over bad rows: for whoever only samples a file that is read whole by somebody else."""
 
 
 class Rejects:

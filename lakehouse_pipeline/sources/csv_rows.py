@@ -154,4 +154,4 @@ def _value(text: Field, field: pa.Field, parse: Callable[[str], object]) -> obje
     try:
         return parse(text)
     except ValueError as error:
-        raise fault(quoted(text), field, error) from None
+        raise fault(quoted(text), field.type, error, field.name) from None

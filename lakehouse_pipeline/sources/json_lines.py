@@ -2,7 +2,8 @@
 
 Fields that are not wanted are ignored, missing ones are null, blank lines are skipped but counted. A number never
 becomes a string, nor a string a number, but a decimal may be a string (as in Iceberg's JSON). Timestamps without an
-offset are UTC. NaN and Infinity are no JSON. A binary is the string's UTF-8.
+offset are UTC. NaN and Infinity are no JSON. A binary is the string's UTF-8. A struct and a map are objects, a list is
+an array; a map's keys are read as text of their type.
 """
 
 import json
@@ -19,6 +20,7 @@ from lakehouse_pipeline.sources import columns, values
 from lakehouse_pipeline.sources.bad_rows import BadRows
 from lakehouse_pipeline.sources.columns import Rows
 from lakehouse_pipeline.sources.lines import Block, blocks
+from lakehouse_pipeline.sources.nested import converted
 from lakehouse_pipeline.sources.splits import Split
 from lakehouse_pipeline.sources.stores import Reads
 from lakehouse_pipeline.sources.text_rows import BadLineError, fault, quickest, quoted, rows_of
@@ -51,8 +53,11 @@ _Reader = Callable[[object], object]
 
 def read(io: Reads, split: Split, schema: pa.Schema, on_bad: BadRows) -> Iterator[Rows]:
     """Read the split's good rows, a block at a time, each with its position; `on_bad` hears of the others."""
+    exactly = partial(exact, schema=schema, url=split.url, on_bad=on_bad)
+    if any(_holds_map(field.type) for field in schema):  # Arrow reads none
+        yield from map(exactly, blocks(io, split))
+        return
     for block in blocks(io, split):
-        exactly = partial(exact, schema=schema, url=split.url, on_bad=on_bad)
         yield quickest(block, partial(quick, schema=schema), exactly)
 
 
@@ -115,34 +120,48 @@ def _table(data: bytes, schema: pa.Schema) -> pa.Table:
     )
 
 
+def _holds_map(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_map(child.type) for child in kind.fields)
+    return bool(pa.types.is_map(kind) or (pa.types.is_list(kind) and _holds_map(kind.value_type)))
+
+
 def _read_as(kind: pa.DataType) -> pa.DataType:
+    """Give the type that Arrow's parser is asked for; what is required inside is judged afterwards."""
+    if pa.types.is_struct(kind):
+        return pa.struct([(child.name, _read_as(child.type)) for child in kind.fields])
+    if pa.types.is_list(kind):
+        return pa.list_(_read_as(kind.value_type))
     return pa.string() if pa.types.is_date32(kind) else columns.wide(kind)  # Arrow wants dates as numbers
 
 
 def _finished(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
-    array = column.combine_chunks()
+    return converted(column.combine_chunks(), field, _flat)
+
+
+def _flat(array: pa.Array, field: pa.Field) -> pa.Array:
     if pa.types.is_date32(field.type):
         array = columns.parsed(array, field.type)
     return columns.checked(array, field)
 
 
 def _row(line: str, readers: list[tuple[pa.Field, _Reader]]) -> list[object]:
-    fields = _fields(line)
-    found = dict(fields)
-    if len(found) < len(fields):
-        _refuse_twice([key for key, _ in fields], [field.name for field, _ in readers])
-    return [_value(found.get(field.name), field, reader) for field, reader in readers]
+    found = _once(_fields(line), [field.name for field, _ in readers], "")
+    return [_value(found.get(field.name), field, reader, field.name) for field, reader in readers]
 
 
-def _value(value: object, field: pa.Field, reader: _Reader) -> object:
+def _value(value: object, field: pa.Field, reader: _Reader, step: str) -> object:
+    """Read the value of a column, or a value inside of one; `step` leads to it from the outside."""
     if value is None:
         if not field.nullable:
-            raise BadLineError(values.NULL_REASON, field.name)
+            raise BadLineError(values.NULL_REASON, step)
         return None
     try:
         return reader(value)
+    except BadLineError as inner:
+        raise BadLineError(inner.reason, f"{step}{inner.column}") from None
     except ValueError as error:
-        raise fault(_shown(value), field, error) from None
+        raise fault(_shown(value), field.type, error, step) from None
 
 
 def _fields(line: str) -> _Fields:
@@ -159,17 +178,31 @@ def _fields(line: str) -> _Fields:
     return fields
 
 
-def _refuse_twice(keys: list[str], wanted: list[str]) -> None:
-    for name in wanted:
-        if keys.count(name) > 1:
-            raise BadLineError("stands twice in the row", name)
+def _once(fields: _Fields, wanted: list[str] | None, step: str) -> dict[str, object]:
+    """Give the fields by name; the wanted ones, or all, may not stand twice."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        keys = [key for key, _ in fields]
+        for name in keys if wanted is None else wanted:
+            if keys.count(name) > 1:
+                raise BadLineError("stands twice in the row", step + name)
+    return found
 
 
 def _reader(field: pa.Field) -> _Reader:
-    """Give the function that reads a field's JSON value; raises ValueError for another kind of value."""
+    """Give the function that reads a field's JSON value.
+
+    It raises ValueError for another kind of value, and BadLineError, with the way from here, for one inside of it.
+    """
     kind = field.type
     if pa.types.is_boolean(kind):
         return _truth
+    if pa.types.is_struct(kind):
+        return _struct_reader(kind)
+    if pa.types.is_list(kind):
+        return _list_reader(kind.value_field)
+    if pa.types.is_map(kind):
+        return _map_reader(kind)
     accepted = _accepted(kind)
     parse = values.parser_of(kind)
 
@@ -179,6 +212,48 @@ def _reader(field: pa.Field) -> _Reader:
         return parse(str(value))
 
     return read_value
+
+
+def _struct_reader(kind: pa.DataType) -> _Reader:
+    readers = [(child, _reader(child)) for child in kind.fields]
+    names = [child.name for child in kind.fields]
+
+    def read_struct(value: object) -> object:
+        if not isinstance(value, _Fields):
+            raise ValueError(value)  # noqa: TRY004  # as `_truth`
+        found = _once(value, names, ".")
+        return {child.name: _value(found.get(child.name), child, read, f".{child.name}") for child, read in readers}
+
+    return read_struct
+
+
+def _list_reader(element: pa.Field) -> _Reader:
+    read = _reader(element)
+
+    def read_list(value: object) -> object:
+        if not isinstance(value, list):
+            raise ValueError(value)  # noqa: TRY004  # as `_truth`
+        return [_value(item, element, read, f"[{place}]") for place, item in enumerate(value)]
+
+    return read_list
+
+
+def _map_reader(kind: pa.DataType) -> _Reader:
+    parse, read = values.parser_of(kind.key_type), _reader(kind.item_field)
+
+    def read_key(text: str) -> object:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise fault(quoted(text), kind.key_type, error, ".key") from None
+
+    def read_map(value: object) -> object:
+        if not isinstance(value, _Fields):
+            raise ValueError(value)  # noqa: TRY004  # as `_truth`
+        entries = _once(value, None, ".").items()
+        return [(read_key(key), _value(item, kind.item_field, read, f"[{quoted(key)}]")) for key, item in entries]
+
+    return read_map
 
 
 def _accepted(kind: pa.DataType) -> tuple[type, ...]:

@@ -27,9 +27,10 @@ _NO_TEXT = {
     rb"BZh[1-9]1AY&SY": "is bzip2 in spite of its name: land it with the suffix .bz2",
     rb"\x28\xb5\x2f\xfd": "is Zstandard in spite of its name: land it with the suffix .zst",
     rb"\x04\x22\x4d\x18": "is LZ4 in spite of its name: land it with the suffix .lz4",
-    rb"\xfd7zXZ": "is xz, which is not read: land it as .gz, .bz2, .zst or .lz4",
-    rb"PK\x03\x04": "is zip, which is not read: land it as .gz, .bz2, .zst or .lz4",
+    rb"\xfd7zXZ": "is xz, which is not read: land it as .gz, .bz2, .zst, .lz4 or .br",
+    rb"PK\x03\x04": "is zip, which is not read: land it as .gz, .bz2, .zst, .lz4 or .br",
     rb"PAR1": "is Parquet in spite of its format",
+    rb"ORC[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\xff]": "is ORC in spite of its format",
     rb"\xff\xfe": "is UTF-16: land it as UTF-8",
     rb"\xfe\xff": "is UTF-16: land it as UTF-8",
     rb".{,3}\0": "is no UTF-8 text but UTF-16 or binary: land it as UTF-8",
@@ -104,6 +105,15 @@ def first_line(io: Reads, split: Split) -> bytes:
     """Read the first line of the plain text that the split is a part of."""
     with listed(split.url), io.open_read(split.url, etag=split.etag, size=split.size) as raw:
         return _checked_start(raw.readline(LINE_LIMIT), split)
+
+
+def line_of(io: Reads, split: Split, position: int) -> int:
+    """Count the lines of plain text up to a byte that begins one: the number from 1 of that line."""
+    line, left = 1, position
+    with listed(split.url), io.open_read(split.url, etag=split.etag, size=split.size) as raw:
+        while left and (piece := raw.read(min(left, BLOCK_BYTES))):
+            line, left = line + piece.count(b"\n"), left - len(piece)
+    return line
 
 
 def _pieces(io: Reads, split: Split) -> Iterator[tuple[int, bytes]]:

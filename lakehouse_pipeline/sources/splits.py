@@ -1,21 +1,23 @@
 """Splits: the pieces of an hour's objects that one task reads. Planned on the driver, small enough to ship."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.sources import parquet_files
+from lakehouse_pipeline.sources import orc_files, parquet_files
 from lakehouse_pipeline.sources.listing import SourceObject
+from lakehouse_pipeline.sources.stored_files import Opens
 from lakehouse_pipeline.sources.stores import Reads
 
-FORMATS = ("jsonl", "csv", "parquet")
+OPENS: Mapping[str, Opens] = {"parquet": parquet_files.opened, "orc": orc_files.opened}  # formats with parts
+FORMATS = ("jsonl", "csv", *OPENS)
 
-_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
-_REFUSED = (".snappy", ".xz", ".zip", ".br", ".7z")
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4", ".br": "brotli"}
+_REFUSED = (".snappy", ".xz", ".zip", ".7z")
 # Work per stored byte, against plain text: what text shrinks to, times what the codec costs to undo.
-_WEIGHTS = {None: 1, "gzip": 6, "bz2": 12, "zstd": 6, "lz4": 3}
-_PARQUET_WEIGHT = 2
+_WEIGHTS = {None: 1, "gzip": 6, "bz2": 12, "zstd": 6, "lz4": 3, "brotli": 8}
+_STORED_WEIGHT = 2
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class Split:
         url: the object.
         etag: the object as it was listed; a changed one is not read.
         size: bytes of the whole object.
-        format: `jsonl`, `csv` or `parquet`.
-        compression: `gzip`, `bz2`, `zstd` or `lz4`; None for plain text and for Parquet.
+        format: `jsonl`, `csv`, `parquet` or `orc`.
+        compression: `gzip`, `bz2`, `zstd`, `lz4` or `brotli`; None for plain text, and for Parquet and ORC.
         start: first byte of the range.
         length: bytes of the range; text owns the lines that start in it.
-        row_groups: of Parquet, the row groups to read; None: all.
+        row_groups: the row groups of Parquet, or the stripes of ORC, to read; None: all.
     """
 
     url: str
@@ -50,27 +52,27 @@ class Split:
     @property
     def work(self) -> int:
         """Estimated effort, in bytes of plain text."""
-        weight = _PARQUET_WEIGHT if self.format == "parquet" else _WEIGHTS[self.compression]
+        weight = _STORED_WEIGHT if self.format in OPENS else _WEIGHTS[self.compression]
         return self.length * weight
 
 
 def plan_splits(
     io: Reads, objects: Sequence[SourceObject], source_format: str, *, target_bytes: int
 ) -> tuple[Split, ...]:
-    """Cut the objects: Parquet by row groups, plain text by byte ranges, compressed text not at all.
+    """Cut the objects: Parquet by row groups, ORC by stripes, plain text by byte ranges, compressed text not at all.
 
-    Only footers are read, and only those of Parquet objects larger than `target_bytes`.
+    Only footers are read, and only those of Parquet and ORC objects larger than `target_bytes`.
 
     Raises:
         ConfigurationError: the format or a suffix's compression is not known; names every object at fault.
-        DataError: an object is no Parquet.
+        DataError: an object is no Parquet, or no ORC.
     """
     if source_format not in FORMATS:
         raise ConfigurationError(f"{source_format!r} is no format that is read here; there are {', '.join(FORMATS)}")
     if target_bytes < 1:
         raise ConfigurationError(f"splits of {target_bytes} bytes cannot be made")
     refused = [o.url for o in objects if o.url.endswith(_REFUSED)]
-    if refused and source_format != "parquet":
+    if refused and source_format not in OPENS:
         codecs = ", ".join(_CODECS)
         raise ConfigurationError(f"this compression cannot be read, only {codecs}: {'; '.join(refused)}")
     return tuple(split for o in objects for split in _splits_of(io, o, source_format, target_bytes))
@@ -91,8 +93,8 @@ def balance(splits: Sequence[Split], tasks: int) -> tuple[tuple[Split, ...], ...
 
 
 def _splits_of(io: Reads, source: SourceObject, source_format: str, target_bytes: int) -> Iterator[Split]:
-    if source_format == "parquet":
-        yield from _parquet_splits(io, source, target_bytes)
+    if source_format in OPENS:
+        yield from _stored_splits(io, source, source_format, target_bytes)
         return
     compression = next((codec for suffix, codec in _CODECS.items() if source.url.endswith(suffix)), None)
     step = max(source.size, 1) if compression else target_bytes
@@ -101,12 +103,14 @@ def _splits_of(io: Reads, source: SourceObject, source_format: str, target_bytes
         yield Split(source.url, source.etag, source.size, source_format, compression, start, length, None)
 
 
-def _parquet_splits(io: Reads, source: SourceObject, target_bytes: int) -> Iterator[Split]:
+def _stored_splits(io: Reads, source: SourceObject, source_format: str, target_bytes: int) -> Iterator[Split]:
     if source.size <= target_bytes:
-        yield Split(source.url, source.etag, source.size, "parquet", None, 0, source.size, None)
+        yield Split(source.url, source.etag, source.size, source_format, None, 0, source.size, None)
         return
-    for start, length, groups in _grouped(parquet_files.row_group_sizes(io, source), target_bytes):
-        yield Split(source.url, source.etag, source.size, "parquet", None, start, length, groups)
+    with OPENS[source_format](io, source.url, source.etag, source.size) as file:
+        sizes = file.sizes
+    for start, length, parts in _grouped(sizes, target_bytes):
+        yield Split(source.url, source.etag, source.size, source_format, None, start, length, parts)
 
 
 def _grouped(sizes: Sequence[int], target_bytes: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:

@@ -21,7 +21,7 @@ class BadLineError(Exception):
 
     Attributes:
         reason: what is wrong with it.
-        column: the wanted column at fault; None where it is the whole line.
+        column: the wanted column at fault, or the path of the value in it; None where it is the whole line.
     """
 
     def __init__(self, reason: str, column: str | None = None) -> None:
@@ -72,11 +72,11 @@ def rows_of(
     return pa.record_batch(arrays, schema), pa.array(positions, pa.int64())
 
 
-def fault(shown: str, field: pa.Field, error: ValueError) -> BadLineError:
+def fault(shown: str, kind: pa.DataType, error: ValueError, column: str) -> BadLineError:
     """Say what is wrong with a value that its column's parser refused."""
-    name = values.type_name(field.type)
+    name = values.type_name(kind)
     what = "is out of range for" if isinstance(error, values.OutOfRangeError) else "is not"
-    return BadLineError(f"{values.shown(shown)} {what} {name}", field.name)
+    return BadLineError(f"{values.shown(shown)} {what} {name}", column)
 
 
 def quoted(text: str) -> str:

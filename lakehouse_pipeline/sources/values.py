@@ -44,6 +44,7 @@ _NAMES = {
     pa.string(): "a string",
     pa.binary(): "a binary",
 }
+_NESTED = {pa.types.is_struct: "a struct", pa.types.is_list: "a list", pa.types.is_map: "a map"}
 
 
 class OutOfRangeError(ValueError):
@@ -51,7 +52,10 @@ class OutOfRangeError(ValueError):
 
 
 def type_name(kind: pa.DataType) -> str:
-    """Give the type in Iceberg's words, with its article: `a double`, `a decimal(9, 2)`."""
+    """Give the type in Iceberg's words, with its article: `a double`, `a decimal(9, 2)`, `a struct`."""
+    for matches, name in _NESTED.items():
+        if matches(kind):
+            return name
     if pa.types.is_decimal128(kind):
         return f"a decimal({kind.precision}, {kind.scale})"
     return _NAMES.get(kind, f"a {kind}")
@@ -59,6 +63,13 @@ def type_name(kind: pa.DataType) -> str:
 
 def is_supported(kind: pa.DataType) -> bool:
     """Say whether columns of this type can be read."""
+    if pa.types.is_struct(kind):
+        names = {child.name for child in kind.fields}
+        return 0 < len(names) == len(kind.fields) and all(is_supported(child.type) for child in kind.fields)
+    if pa.types.is_map(kind):
+        return not pa.types.is_nested(kind.key_type) and is_supported(kind.key_type) and is_supported(kind.item_type)
+    if pa.types.is_list(kind):
+        return is_supported(kind.value_type)
     return kind in _NAMES or (pa.types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision)
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import orc
 from pyiceberg.table import Table
 
 from lakehouse_pipeline.backfill import views
@@ -36,20 +37,27 @@ def _typed(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist([{**each, "at": datetime.fromisoformat(each["at"])} for each in rows], schema)
 
 
+def _orc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    orc.write_table(table, sink)
+    return bytes(sink.getvalue())
+
+
 def _write_source(project: Project, form: str, rows: list[Row]) -> None:
     """Write the hour's rows in two objects, and describe them."""
-    columns = "" if form == "parquet" else f", columns: {COLUMNS}"
+    columns = "" if form in {"parquet", "orc"} else f", columns: {COLUMNS}"
     project.describe({"source": f"{{path: raw/%Y/%m/%d/%H-*.{form}{columns}}}", "columns": COLUMNS})
     for name, part in (("a", rows[:1]), ("b", rows[1:])):
         bodies: dict[str, str | bytes] = {
             "csv": _csv(part),
             "jsonl": json_lines(part),
             "parquet": parquet(_typed(part)),
+            "orc": _orc(_typed(part)),
         }
         project.write(f"raw/2013/01/01/10-{name}.{form}", bodies[form.removesuffix(".gz")])
 
 
-@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "csv.gz", "parquet"])
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "csv.gz", "parquet", "orc"])
 @pytest.mark.parametrize(
     ("keys", "small"),
     [
@@ -231,6 +239,52 @@ def test_types_arrive_as_they_are(project: Project) -> None:
     assert empty == {**dict.fromkeys(full), "at": full["at"]}
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "orc"])
+@pytest.mark.parametrize("keys", [{}, {"sort": "[id]"}], ids=["copied", "sorted"])
+def test_nested_values_arrive(project: Project, form: str, keys: dict[str, str]) -> None:
+    """Structs, lists and maps go through whole, their nulls in place, whoever carries them."""
+    columns = (
+        '{at: timestamptz!, id: long!, user: "struct<name:string!,tags:list<string>>", '
+        'prices: "map<string,decimal(9,2)>", seen: "list<struct<at:timestamptz,n:int>>"}'
+    )
+    own = f", columns: {columns}" if form == "jsonl" else ""
+    project.describe({"source": f"{{path: raw/%Y/%m/%d/%H.{form}{own}}}", "columns": columns, **keys})
+    full = {"user": {"name": "a", "tags": ["x", None]}, "prices": {"eur": "1.50", "usd": None}}
+    given = [
+        {**row(HOUR, 1), **full, "seen": [{"at": "2013-01-01T10:00:00Z", "n": 7}, None]},
+        {**row(HOUR, 2), "user": {"name": "b"}, "prices": {}, "seen": []},
+        row(HOUR, 3),
+    ]
+    expected = [
+        {
+            "at": AT.replace(minute=1),
+            "id": 1,
+            "user": {"name": "a", "tags": ["x", None]},
+            "prices": [("eur", Decimal("1.50")), ("usd", None)],
+            "seen": [{"at": AT, "n": 7}, None],
+        },
+        {"at": AT.replace(minute=2), "id": 2, "user": {"name": "b", "tags": None}, "prices": [], "seen": []},
+        {"at": AT.replace(minute=3), "id": 3, "user": None, "prices": None, "seen": None},
+    ]
+    instant = pa.timestamp("us", "UTC")
+    schema = pa.schema(
+        [
+            ("at", instant),
+            ("id", pa.int64()),
+            ("user", pa.struct([("name", pa.string()), ("tags", pa.list_(pa.string()))])),
+            ("prices", pa.map_(pa.string(), pa.decimal128(9, 2))),
+            ("seen", pa.list_(pa.struct([("at", instant), ("n", pa.int32())]))),
+        ]
+    )
+    table = pa.Table.from_pylist(expected, schema)
+    bodies = {"jsonl": json_lines(given), "parquet": parquet(table), "orc": _orc(table)}
+    project.write(f"raw/2013/01/01/10.{form}", bodies[form])
+    project.run()
+    # Not through PyIceberg: 0.12 reads a list of structs that is null as an empty one.
+    (file,) = project.table.live(HourWindow.from_key(HOUR))
+    assert pq.ParquetFile(file.path.removeprefix("file://")).read().to_pylist() == expected
+
+
 def test_narrow_types_are_widened(project: Project) -> None:
     """A transform may give a smaller type than the table has; nulls fit every type."""
     project.land(HOUR, [row(HOUR, 1, 1.5)])
@@ -334,7 +388,7 @@ def test_large_hour_is_copied_in_tasks(project: Project, many: bytes) -> None:
 def test_transform_may_use_its_source_twice_or_not_at_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Spark did not have to read, or read twice, is no reason to refuse the rows that came out of it."""
     monkeypatch.setattr(views, "SMALL_INPUT", 0)
-    monkeypatch.setattr(views, "ANSWERED_WITHIN_S", 1)
+
     project.land(HOUR, ROWS)
     project.describe({"transform": "t.sql", "columns": COLUMNS})
     for sql, ids in (

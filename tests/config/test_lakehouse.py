@@ -140,9 +140,12 @@ def test_neither_repr_nor_str_shows_a_value_of_the_catalog(project: Path) -> Non
         assert "raw/50" not in text
 
 
+_NO_ENGINE = "is no engine; write local[*], local[N], spark://…, yarn, k8s://…, sc://… or sail"
+
+
 def test_all_problems_of_all_files_are_one_error(project: Path, write: Write) -> None:
     """The whole text: lakehouse.yaml first, then the specs by name, each from top to bottom, one line each."""
-    write("lakehouse.yaml", "catalog:\n  uri: ${CATALOG_URI}\n  auth: {type: basic}\nengin: sail\nengine: sail\n")
+    write("lakehouse.yaml", "catalog:\n  uri: ${CATALOG_URI}\n  auth: {type: basic}\nengin: sail\nengine: flink\n")
     write(
         "tables/clicks.yaml",
         """\
@@ -153,7 +156,7 @@ source:
   columns:
     no: timestamptz
     price: decimal(40,2)
-    tags: list<string>
+    tags: list<strng>
   bad_row: reject
   bad_rows: skip
 join:
@@ -178,12 +181,11 @@ properties:
     write("tables/views.yaml", "table: lake.views\nsource: *events\n")
     write("tables/Visits.yaml", EVENTS)
     write("tables/visitors.yml", EVENTS)
-    types = "boolean, int, long, float, double, date, timestamp, timestamptz, string, binary, decimal(p,s)"
     assert _problems(project) == [
         "lakehouse.yaml:2: catalog.uri: the variable CATALOG_URI is not set; set it, or write the value",
         "lakehouse.yaml:3: catalog.auth: must be text, not a mapping",
         "lakehouse.yaml:4: engin: is no key here; did you mean 'engine'?",
-        "lakehouse.yaml:5: engine: only Apache Spark local mode is supported yet; write local[N] or local[*]",
+        f"lakehouse.yaml:5: engine: {_NO_ENGINE}",
         "tables/Visits.yaml:1: name: 'Visits' is no table's name; rename the file: a-z, then a-z, 0-9 and _",
         "tables/clicks.yaml:2: owners[0]: 'someone' is no owner; write an e-mail address or team:name",
         "tables/clicks.yaml:4: source.path: the variable RAW_CLICKS is not set; set it, or write the value",
@@ -191,10 +193,7 @@ properties:
             "tables/clicks.yaml:7: source.columns.price: decimal(40,2) does not exist; "
             "the precision is 1 to 38, the scale 0 to the precision"
         ),
-        (
-            "tables/clicks.yaml:8: source.columns.tags: Iceberg's type 'list<string>' is not supported yet; "
-            f"write one of {types}"
-        ),
+        "tables/clicks.yaml:8: source.columns.tags: 'strng' is no type; did you mean 'string'?",
         "tables/clicks.yaml:9: source.bad_row: is no key here; did you mean 'bad_rows'?",
         "tables/clicks.yaml:10: source.bad_rows: 'skip' is not supported; write 'fail' or 'reject'",
         (
@@ -206,8 +205,8 @@ properties:
             "it is sought beside the spec"
         ),
         (
-            "tables/clicks.yaml:16: columns.price: is a mapping, and nested types are not supported yet; "
-            f"write one of {types}"
+            "tables/clicks.yaml:16: columns.price: is a mapping; "
+            'write a nested type as text in quotes, such as "struct<a:int!,b:string>"'
         ),
         "tables/clicks.yaml:18: hour: stands twice, on lines 17 and 18; keep one",
         'tables/clicks.yaml:19: key: has no value; write one ("" for empty text), or take it out',
@@ -226,6 +225,51 @@ properties:
         "tables/flights.yaml:24: columns.carrier: 'strng' is no type; did you mean 'string'?",
         "tables/views.yaml:2: the alias *events is not supported; write the value out, or quote it",
         "tables/visitors.yml:1: is not read; rename it to end in .yaml",
+    ]
+
+
+def test_ten_mistakes_are_ten_lines_with_their_way_out(project: Path, write: Write) -> None:
+    """Whoever wrote a spec sees everything that is wrong with it at once, and what to write instead."""
+    write(
+        "tables/events.yaml",
+        """\
+table: events
+owner: team:data
+source:
+  path: raw/%Y/%d/%H.csv
+  columns: {at: timestamptz!, id: bigint, tags: "list<strng>"}
+  reader: spark
+  bad_rows: reject
+hour: att
+partition: [bucket(0, id)]
+file_size: 10TB
+start: 2013-01-01-10:30
+properties: {write.target-file-size-bytes: "1000"}
+""",
+    )
+    assert _problems(project) == [
+        "tables/events.yaml:1: table: 'events' is no Iceberg table; write namespace.name",
+        "tables/events.yaml:2: owner: is no key here; did you mean 'owners'?",
+        (
+            "tables/events.yaml:4: source.path: has %Y %d %H, which is no time; write %Y %m %d %H for files of an "
+            "hour, %Y %m %d of a day, %Y %m of a month, %Y of a year, or none of them"
+        ),
+        "tables/events.yaml:5: source.columns.id: 'bigint' is no type; did you mean 'long'?",
+        "tables/events.yaml:5: source.columns.tags: 'strng' is no type; did you mean 'string'?",
+        (
+            "tables/events.yaml:7: source.bad_rows: 'reject' takes the place of each row, which Spark's readers do "
+            "not tell; write fail, or take `reader: spark` out"
+        ),
+        (
+            "tables/events.yaml:9: partition[0]: 'bucket(0, id)' is no partition field; write a column, "
+            "identity(column), bucket(16, column), truncate(4, column), or year, month, day (column)"
+        ),
+        "tables/events.yaml:10: file_size: '10TB' is no size; write a number and a unit, such as 256MB or 1GiB",
+        "tables/events.yaml:11: start: '2013-01-01-10:30' is not a whole hour; did you mean 2013-01-01-10:00?",
+        (
+            "tables/events.yaml:12: properties.write.target-file-size-bytes: is not honoured here; "
+            "write the key `file_size` of the spec"
+        ),
     ]
 
 
@@ -300,13 +344,23 @@ def test_what_is_refused_of_lakehouse_yaml(text: str, problems: list[str], proje
     assert _problems(project) == problems
 
 
-@pytest.mark.parametrize("engine", ["local", "local[0]", "local[a]", "spark://h:7077", "yarn", "sc://h:15002", "sail"])
+@pytest.mark.parametrize(
+    "engine",
+    ["local[*]", "local[4]", "spark://h:7077", "yarn", "k8s://https://h:6443", "sc://h:15002/;token=t", "sail"],
+)
+def test_engines(engine: str, project: Path, write: Write) -> None:
+    """Spark on this machine or on a cluster, Spark Connect, and Sail."""
+    write("lakehouse.yaml", f"catalog: {{name: prod}}\nengine: '{engine}'\n")
+    assert load_lakehouse(project, ENVIRON).engine == engine
+
+
+@pytest.mark.parametrize(
+    "engine", ["local", "local[0]", "local[a]", "spark://", "sc://", "sc:///", "yarn-client", "flink"]
+)
 def test_other_engines_are_refused(engine: str, project: Path, write: Write) -> None:
-    """Only local mode is there yet."""
+    """Only what names an engine and where it is."""
     write("lakehouse.yaml", f"catalog: {{name: prod}}\nengine: {engine}\n")
-    assert _problems(project) == [
-        "lakehouse.yaml:2: engine: only Apache Spark local mode is supported yet; write local[N] or local[*]"
-    ]
+    assert _problems(project) == [f"lakehouse.yaml:2: engine: {_NO_ENGINE}"]
 
 
 def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:

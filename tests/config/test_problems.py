@@ -1,6 +1,6 @@
 import pytest
 
-from lakehouse_pipeline.config.problems import KeyPath, Problem, configuration_error, did_you_mean, key_text
+from lakehouse_pipeline.config.problems import KeyPath, Problem, SpecError, did_you_mean, key_text
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_problem_is_a_line(problem: Problem, line: str) -> None:
 
 def test_all_problems_are_one_error() -> None:
     """The error has one line for each problem, in their order."""
-    error = configuration_error([Problem("a", 1, "x", "m"), Problem("b", 2, "y", "n")])
+    error = SpecError([Problem("a", 1, "x", "m"), Problem("b", 2, "y", "n")])
     assert str(error) == "a:1: x: m\nb:2: y: n"
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from lakehouse_pipeline.config.source import Join, Source
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
+from lakehouse_pipeline.hours import HourWindow
 
 Read = Callable[[Mapping[str, str | None]], TableSpec]
 Problems = Callable[[Mapping[str, str | None]], list[str]]
@@ -24,6 +26,29 @@ def test_the_defaults_are_the_safe_ones(read_spec: Read, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "first", "end"),
+    [
+        pytest.param("/r/%Y/%m/%d/%H.csv", "2012-02-29T10:00", "2012-02-29T11:00", id="hour"),
+        pytest.param("/r/%H/%d-%m-%Y.csv", "2012-02-29T10:00", "2012-02-29T11:00", id="hour in another order"),
+        pytest.param("/r/%Y/%m/%d.csv", "2012-02-29T00:00", "2012-03-01T00:00", id="day"),
+        pytest.param("/r/%Y-%m.csv", "2012-02-01T00:00", "2012-03-01T00:00", id="month"),
+        pytest.param("/r/%Y/*.csv", "2012-01-01T00:00", "2013-01-01T00:00", id="year"),
+    ],
+)
+def test_a_path_tells_the_time_that_a_file_covers(path: str, first: str, end: str, read_spec: Read) -> None:
+    """It is the smallest unit of the calendar that the path names."""
+    source = read_spec({"source": f"{{path: {path}, {_COLUMNS}}}"}).source
+    span = source.span(HourWindow.from_key("2012-02-29-10:00"))
+    assert span == (datetime.fromisoformat(f"{first}Z"), datetime.fromisoformat(f"{end}Z"))
+
+
+def test_a_path_without_a_time_covers_any(read_spec: Read) -> None:
+    """Its files may hold rows of every hour."""
+    source = read_spec({"source": f"{{path: /r/all.csv, {_COLUMNS}}}"}).source
+    assert source.span(HourWindow.from_key("2012-02-29-10:00")) is None
+
+
 def test_a_written_format_wins_over_the_suffix(read_spec: Read) -> None:
     """Some files have odd suffixes."""
     assert read_spec({"source": f"{{path: /r/%Y%m%d%H.json, format: csv, {_COLUMNS}}}"}).source.format == "csv"
@@ -31,8 +56,12 @@ def test_a_written_format_wins_over_the_suffix(read_spec: Read) -> None:
 
 _HOUR = "/r/%Y%m%d%H"
 _ADD = "where the files are, such as s3://raw/flights/%Y/%m/%d/%H*.jsonl.gz"
-_FORMAT = "csv, jsonl or parquet, where the suffix does not tell"
-_NAMES = "boolean, int, long, float, double, date, timestamp, timestamptz, string, binary, decimal(p,s)"
+_FORMAT = "csv, jsonl, parquet or orc, where the suffix does not tell"
+_AS_TEXT = 'write a nested type as text in quotes, such as "struct<a:int!,b:string>"'
+_NO_TIME = (
+    "which is no time; write %Y %m %d %H for files of an hour, %Y %m %d of a day, %Y %m of a month, %Y of a year, "
+    "or none of them"
+)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +79,10 @@ _NAMES = "boolean, int, long, float, double, date, timestamp, timestamptz, strin
         pytest.param(
             f"{{path: [{_HOUR}.csv], format: parquet}}", ["source.path: must be text, not a list"], id="path of a list"
         ),
-        pytest.param(f"{{path: {_HOUR}.orc}}", [f"source.format: is missing; add {_FORMAT}"], id="suffix unknown"),
+        pytest.param(f"{{path: {_HOUR}.avro}}", [f"source.format: is missing; add {_FORMAT}"], id="suffix unknown"),
         pytest.param(
-            f"{{path: {_HOUR}.csv, format: orc}}",
-            ["source.format: 'orc' is not supported; write 'csv', 'jsonl' or 'parquet'"],
+            f"{{path: {_HOUR}.csv, format: avro}}",
+            ["source.format: 'avro' is not supported; write 'csv', 'jsonl', 'parquet' or 'orc'"],
             id="format unknown",
         ),
         pytest.param(
@@ -73,7 +102,7 @@ _NAMES = "boolean, int, long, float, double, date, timestamp, timestamptz, strin
             f"{{path: {_HOUR}.csv, columns: {{a: strng, b: {{c: int}}, _d: int, e: int, E: int}}}}",
             [
                 "source.columns.a: 'strng' is no type; did you mean 'string'?",
-                f"source.columns.b: is a mapping, and nested types are not supported yet; write one of {_NAMES}",
+                f"source.columns.b: is a mapping; {_AS_TEXT}",
                 "source.columns._d: is a reserved name; rename the column",
                 "source.columns.E: differs from 'e' in case only, which Spark does not see; rename one",
             ],
@@ -90,24 +119,24 @@ _NAMES = "boolean, int, long, float, double, date, timestamp, timestamptz, strin
             id="no column",
         ),
         pytest.param(
-            f"{{path: /r/%Y/%m.csv, {_COLUMNS}}}",
-            [
-                (
-                    "source.path: has no %d %H; write %Y, %m, %d and %H into the path: "
-                    "files that hold many hours are not supported yet"
-                )
-            ],
-            id="days and hours missing",
+            f"{{path: {_HOUR}.orc, {_COLUMNS}}}",
+            ["source.columns: orc files bring their own columns; take the key out"],
+            id="orc with columns",
+        ),
+        pytest.param(f"{{path: /r/%d/%H.csv, {_COLUMNS}}}", [f"source.path: has %d %H, {_NO_TIME}"], id="no month"),
+        pytest.param(f"{{path: /r/%Y/%H.csv, {_COLUMNS}}}", [f"source.path: has %Y %H, {_NO_TIME}"], id="no day"),
+        pytest.param(
+            f"{{path: /r/%%Y/%m.csv, {_COLUMNS}}}", [f"source.path: has %m, {_NO_TIME}"], id="percent sign before Y"
         ),
         pytest.param(
-            f"{{path: /r/%Y%m%d%%H.csv, {_COLUMNS}}}",
+            f"{{path: {_HOUR}.csv, {_COLUMNS}, reader: spark, bad_rows: reject}}",
             [
                 (
-                    "source.path: has no %H; write %Y, %m, %d and %H into the path: "
-                    "files that hold many hours are not supported yet"
+                    "source.bad_rows: 'reject' takes the place of each row, which Spark's readers do not tell; "
+                    "write fail, or take `reader: spark` out"
                 )
             ],
-            id="percent sign before H",
+            id="rejects of Spark's readers",
         ),
         pytest.param(
             f"{{path: {_HOUR}%M.csv, {_COLUMNS}}}",
@@ -156,9 +185,9 @@ def test_joins_are_paths_or_mappings(read_spec: Read, tmp_path: Path) -> None:
         ),
         pytest.param("{a: /a}", [f"join.a.format: is missing; add {_FORMAT}"], id="suffix unknown"),
         pytest.param(
-            "{a: /%Y/%m.parquet}",
-            ["join.a.path: has %Y %m only; write all of %Y, %m, %d and %H (one dimension per hour) or none of them"],
-            id="monthly",
+            "{a: /%m/%d.parquet}",
+            [f"join.a.path: has %m %d, {_NO_TIME}"],
+            id="no year",
         ),
         pytest.param(
             "{a: {path: /a.parquet, bad_rows: fail}}",

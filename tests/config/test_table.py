@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lakehouse_pipeline.config.table import FILE_SIZE, SortField, TableSpec
+from lakehouse_pipeline.config.table import FILE_SIZE, PartitionField, SortField, TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.config.validation import validated
@@ -36,6 +36,7 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         "transform": None,
         "columns": None,
         "hour": "at",
+        "partition": (),
         "other_hours": "fail",
         "key": (),
         "sort": (),
@@ -63,6 +64,25 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
             (SortField(column="id", descending=True), SortField(column="at"), SortField(column="size")),
             id="sort",
         ),
+        pytest.param({"other_hours": "reject"}, "other_hours", "reject", id="other hours"),
+        pytest.param(
+            {"partition": "[bucket(16, id), size]"},
+            "partition",
+            (PartitionField(transform="bucket[16]", column="id"), PartitionField(transform="identity", column="size")),
+            id="partition fields in a line",
+        ),
+        pytest.param(
+            {"partition": "\n- truncate( 4 , id )\n- identity(size)"},
+            "partition",
+            (PartitionField(transform="truncate[4]", column="id"), PartitionField(transform="identity", column="size")),
+            id="partition fields in lines",
+        ),
+        pytest.param(
+            {"columns": "{at: timestamptz!, d: date}", "partition": "[year(d)]"},
+            "partition",
+            (PartitionField(transform="year", column="d"),),
+            id="another date",
+        ),
         pytest.param({"file_size": "1MB"}, "file_size", 1_000_000, id="smallest file"),
         pytest.param({"file_size": "5 GB"}, "file_size", 5_000_000_000, id="largest file"),
         pytest.param({"file_size": "64MiB"}, "file_size", 64 * 2**20, id="MiB"),
@@ -86,6 +106,10 @@ def test_what_is_read(keys: Mapping[str, str], field: str, value: object, read_s
 
 
 _NO_HOUR = "is no hour; write 2013-01-01-10:00 (UTC), or a day as 2013-01-01"
+_NO_PARTITION = (
+    "is no partition field; write a column, identity(column), bucket(16, column), truncate(4, column), "
+    "or year, month, day (column)"
+)
 _NO_SIZE = "is no size; write a number and a unit, such as 256MB or 1GiB"
 _ONLY_PARQUET = "no other data files are written"
 _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
@@ -182,7 +206,53 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
             id="sort of mappings",
         ),
         pytest.param(
-            {"other_hours": "reject"}, ["other_hours: 'reject' is not supported; write 'fail'"], id="other hours"
+            {"other_hours": "drop"},
+            ["other_hours: 'drop' is not supported; write 'fail' or 'reject'"],
+            id="other hours",
+        ),
+        pytest.param({"partition": "id"}, ["partition: must be a list, such as [a, b], not text"], id="one partition"),
+        pytest.param(
+            {"partition": "[{bucket: 16}]"},
+            ["partition: must be a list of text, such as [bucket(16, id), region]"],
+            id="partition of mappings",
+        ),
+        pytest.param(
+            {"partition": "[bucket(id), bucket(0, id), hour(at), identity(16, id), void(id)]"},
+            [
+                f"partition[0]: 'bucket(id)' {_NO_PARTITION}",
+                f"partition[1]: 'bucket(0, id)' {_NO_PARTITION}",
+                "partition[3]: 'hour(at)': the table is partitioned by `hour` already; take it out",
+                f"partition[4]: 'identity(16, id)' {_NO_PARTITION}",
+                f"partition[6]: 'void(id)' {_NO_PARTITION}",
+            ],
+            id="no partition fields",
+        ),
+        pytest.param(
+            {"partition": "[day(at), idd, bucket(4, size), truncate(2, id), truncate(4, id)]"},
+            [
+                "partition[0]: the table is partitioned by hour(at) already; take it out",
+                "partition[1]: there is no column 'idd'; did you mean 'id'?",
+                (
+                    "partition[2]: bucket is not made for double, the type of 'size'; it takes "
+                    "binary, date, decimal, int, long, string, timestamp, timestamptz"
+                ),
+                "partition[4]: truncate[4] of 'id' is redundant beside an earlier field; take it out",
+            ],
+            id="partition fields that do not fit",
+        ),
+        pytest.param(
+            {
+                "columns": "{at: timestamptz!, tags: list<string>}",
+                "partition": "[tags]",
+                "key": "[tags]",
+                "sort": "[tags]",
+            },
+            [
+                "partition[0]: column 'tags' is list<string>; name one of a primitive type",
+                "key[0]: column 'tags' is list<string>; name one of a primitive type",
+                "sort[0]: column 'tags' is list<string>; name one of a primitive type",
+            ],
+            id="nested columns",
         ),
         pytest.param({"file_size": "999KB"}, ["file_size: is out of bounds; write 1MB to 5GB"], id="small files"),
         pytest.param({"file_size": "5GiB"}, ["file_size: is out of bounds; write 1MB to 5GB"], id="large files"),

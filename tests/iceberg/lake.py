@@ -21,7 +21,8 @@ from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, SealedHour, 
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.tables import arrow_schema_of, create_table
+from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.tables import create_table
 from lakehouse_pipeline.ledger import new_attempt_id
 
 TEN = HourWindow.from_key("2013-01-01-10:00")
@@ -83,6 +84,7 @@ class Lake:
 
     catalog: Catalog
     identifier: str
+    hour: str = "at"
 
     @classmethod
     def create(
@@ -91,17 +93,19 @@ class Lake:
         types: Mapping[str, str] = EVENTS,
         *,
         sort: Sequence[str] = (),
+        partition: Sequence[str] = (),
         properties: Mapping[str, str] | None = None,
     ) -> "Lake":
         """Create a table as a spec's first hour does; `-name` in `sort` descends. Its hour is the first column's."""
-        spec = spec_of(types, {"sort": [_sort_field(name) for name in sort], "properties": dict(properties or {})})
+        keys = {"sort": [_sort_field(name) for name in sort], "partition": partition, "properties": properties or {}}
+        spec = spec_of(types, {key: value for key, value in keys.items() if value})
         create_table(catalog, spec, columns(types))
-        return cls(catalog, spec.table)
+        return cls(catalog, spec.table, spec.hour)
 
     @property
     def now(self) -> HourlyTable:
         """The table as it is."""
-        return HourlyTable(self.catalog, self.catalog.load_table(self.identifier))
+        return HourlyTable(self.catalog, self.catalog.load_table(self.identifier), self.hour)
 
     def write(
         self, hour: HourWindow, batches: Iterable[pa.RecordBatch], attempt: str = "", file_size: int = MEGABYTE
@@ -116,7 +120,7 @@ class Lake:
 
     def replace(self, *hours: SealedHour, before_send: BeforeSend = send) -> Replaced:
         """Commit sealed hours."""
-        return replace_hours(self.catalog, self.identifier, hours, before_send=before_send)
+        return replace_hours(self.catalog, self.identifier, hours, event_time=self.hour, before_send=before_send)
 
     def put(self, hour: HourWindow, ids: Sequence[int]) -> Replaced:
         """Make an hour these events, in one attempt."""

@@ -17,9 +17,10 @@ from pyiceberg.table.locations import load_location_provider
 from lakehouse_pipeline.errors import DataError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import data_files
-from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, conform
+from lakehouse_pipeline.iceberg.conformed import conform
+from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
 from lakehouse_pipeline.iceberg.manifests import decode_entry
-from lakehouse_pipeline.iceberg.tables import arrow_schema, arrow_schema_of
+from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake, columns, events, in_bucket
 
 ENTROPY = "write.object-storage.enabled"

@@ -8,7 +8,7 @@ import fastavro
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.conversions import from_bytes
-from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile, PartitionFieldSummary
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import HourTransform, IdentityTransform
@@ -25,11 +25,8 @@ from lakehouse_pipeline.iceberg.manifests import (
     decode_entry,
     digest,
     encode_entry,
-    hour_field,
-    live_files,
     manifest_file,
     manifests_of,
-    may_hold,
     read_entries,
 )
 from lakehouse_pipeline.iceberg.seals import seal_files
@@ -233,51 +230,13 @@ def test_sums_without_live_entries_leave_the_sequence_number_open() -> None:
     assert summed(spec, entry(DELETED, sequence=2, at_hour=1), entry(ADDED, at_hour=1)).min_sequence_number == -1
 
 
-def line_of(low: int | None, high: int | None, *, null: bool = False) -> ManifestFile:
-    """Make a manifest list's line with these bounds of the hour."""
-    bounds = [None if bound is None else bound.to_bytes(4, "little", signed=True) for bound in (low, high)]
-    return ManifestFile.from_args(
-        manifest_path="x.avro",
-        partition_spec_id=0,
-        partitions=[PartitionFieldSummary(null, False, *bounds)],
-    )
-
-
-@pytest.mark.parametrize(
-    ("line", "hours", "may"),
-    [
-        pytest.param(line_of(5, 7), (4,), False, id="below"),
-        pytest.param(line_of(5, 7), (5,), True, id="least"),
-        pytest.param(line_of(5, 7), (7,), True, id="greatest"),
-        pytest.param(line_of(5, 7), (8,), False, id="above"),
-        pytest.param(line_of(5, 7), (1, 6, 9), True, id="one of several"),
-        pytest.param(line_of(-9, -3), (-4,), True, id="before 1970"),
-        pytest.param(line_of(None, None, null=True), (5,), True, id="nulls only"),
-        pytest.param(line_of(None, None), (5,), False, id="nothing"),
-    ],
-)
-def test_manifests_are_skipped_by_their_bounds(
-    lake: Lake, line: ManifestFile, hours: tuple[int, ...], *, may: bool
-) -> None:
-    """A manifest is read only if an hour is within its bounds."""
-    assert may_hold(line, lake.now.table.metadata, hours) is may
-
-
-def test_a_manifest_without_bounds_is_read(lake: Lake) -> None:
-    """Bounds are optional: without them any hour may be in it."""
-    line = ManifestFile.from_args(manifest_path="x.avro", partition_spec_id=0, partitions=None)
-    assert may_hold(line, lake.now.table.metadata, (5,))
-
-
 def test_live_files_are_the_hours_own(lake: Lake) -> None:
     """Of manifests with several hours, and files deleted since, only what the hour has now is listed."""
     lake.append(events(TEN, [1]), events(ELEVEN, [2, 3]))
     lake.put(TEN, [4])
-    metadata = lake.now.table.metadata
-    (file,) = live_files(metadata, lake.now.table.io, lake.now.head, ELEVEN)
+    (file,) = lake.now.live(ELEVEN)
     assert (file.content, file.rows, file.hour) == (0, 2, ELEVEN.ordinal)
-    assert live_files(metadata, lake.now.table.io, lake.now.head, TWELVE) == []
-    assert live_files(metadata, lake.now.table.io, None, TEN) == []
+    assert lake.now.live(TWELVE) == []
 
 
 def test_an_expired_snapshot_is_said(lake: Lake) -> None:
@@ -300,27 +259,6 @@ def test_reading_fills_in_what_is_inherited(lake: Lake) -> None:
         for entry in lake.entries()
     ]
     assert ours == theirs
-
-
-@pytest.mark.parametrize(
-    ("fields", "place"),
-    [((HOURLY,), 0), ((BY_CARRIER, HOURLY), 1), ((HOURLY, BY_DAY), 0)],
-    ids=["hour alone", "hour second", "hour first"],
-)
-def test_the_hour_is_found_in_any_spec_that_has_it(fields: tuple[PartitionField, ...], place: int) -> None:
-    """Specs with more fields keep hours apart all the same."""
-    assert hour_field(PartitionSpec(*fields), SCHEMA, HOURLY.source_id) == (place, HOURLY)
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [((), r"\(nothing\)"), ((BY_CARRIER,), r"identity\(carrier\)"), ((OTHER_HOUR,), r"hour\(loaded\)")],
-    ids=["none", "other", "hour of another column"],
-)
-def test_specs_that_mix_hours_are_refused(fields: tuple[PartitionField, ...], said: str) -> None:
-    """Where a file may hold several hours none can be replaced."""
-    with pytest.raises(SafetyError, match=said):
-        hour_field(PartitionSpec(*fields), SCHEMA, HOURLY.source_id)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.commit import SealedHour
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.manifests import decode_entry, digest
-from lakehouse_pipeline.iceberg.tables import arrow_schema_of, open_catalog
+from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger import new_attempt_id
 from tests.iceberg.lake import TEN, Lake, columns, events, in_bucket
 

@@ -13,7 +13,8 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
-from lakehouse_pipeline.iceberg.tables import arrow_schema_of, open_catalog
+from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.tables import open_catalog
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, columns, events, in_bucket, sealed_by
 from tests.oracle.jvm import Jvm, Row
 

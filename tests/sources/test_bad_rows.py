@@ -10,7 +10,7 @@ import pytest
 
 from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.sources.bad_rows import BadRow, Rejects, fail
+from lakehouse_pipeline.sources.bad_rows import BadRow, Rejects, fail, failing
 from lakehouse_pipeline.sources.listing import SourceObject
 from lakehouse_pipeline.sources.readers import read_split
 from lakehouse_pipeline.sources.splits import plan_splits
@@ -47,6 +47,23 @@ def test_fail_names_the_first_row_and_the_way_out() -> None:
     with pytest.raises(DataError) as raised:
         fail([LATE, BadRow("b", 1, "", None, "")])
     assert str(raised.value) == f"{LATE} (bad_rows: reject keeps such rows aside)"
+
+
+def test_fail_counts_lines_only_where_they_are_not_known() -> None:
+    """A row at a byte of a split file gets its line's number, too; nobody counts for a row whose line is known."""
+    asked: list[int] = []
+
+    def line_of(position: int) -> int:
+        asked.append(position)
+        return 7
+
+    policy = failing(line_of)
+    with pytest.raises(DataError, match=r"a:byte 90: is no JSON \(line 7; bad_rows: reject"):
+        policy([BadRow("s3://raw/a", 90, "is no JSON", None, "x", at_byte=True)])
+    with pytest.raises(DataError, match=r"gz:1423 .*is not a double \(bad_rows: reject"):
+        policy([LATE])
+    policy([])
+    assert asked == [90]
 
 
 def test_fail_has_nothing_against_no_rows() -> None:

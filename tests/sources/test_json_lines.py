@@ -1,5 +1,6 @@
 """JSON lines: what each kind of column takes, and what each kind of bad line is called."""
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -10,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lakehouse_pipeline.sources import json_lines
+from lakehouse_pipeline.sources import json_lines, lines
 from lakehouse_pipeline.sources.columns import Rows
 from lakehouse_pipeline.sources.lines import Block
 from lakehouse_pipeline.sources.text_rows import quickest
 
 Read = Callable[..., Any]
+
+_EXACT = json_lines.exact
 
 TYPES = {
     "boolean": pa.bool_(),
@@ -240,3 +243,29 @@ def test_a_bad_line_costs_few_slow_ones() -> None:
     rows, _ = quickest(block, partial(json_lines.quick, schema=schema), exactly)
     assert len(rows) == 29_999
     assert [(part.first <= 12_346 < part.first + part.count, part.count < 512) for part in slow] == [(True, True)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("target_bytes", [pytest.param(1 << 40, id="whole"), pytest.param(1 << 20, id="split")])
+def test_a_bad_line_amid_many_blocks_costs_itself(
+    read: Read, name: str, target_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file of many blocks a malformed line leaves every other block to the quick way, and every other row."""
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 64 * 1024)
+    slow: list[int] = []
+
+    def exact(block: Block, *args: Any, **kwargs: Any) -> Rows:
+        slow.append(block.count)
+        return _EXACT(block, *args, **kwargs)
+
+    monkeypatch.setattr(json_lines, "exact", exact)
+    rows = [b'{"n": %d, "s": "%b"}' % (n, b"x" * 150) for n in range(30_000)]
+    rows[17_000] = b'{"n": 17000, "s": "never closed'
+    body = b"\n".join(rows)
+    found = read(name, gzip.compress(body, 1) if name.endswith(".gz") else body, SCHEMA, target_bytes=target_bytes)
+    assert found.table["n"].to_pylist() == [n for n in range(30_000) if n != 17_000]
+    ((position, column, reason),) = found.faults
+    assert (column, reason[:13]) == (None, "is no JSON at")
+    split = target_bytes < len(body) and not name.endswith(".gz")
+    assert position == (len(b"\n".join(rows[:17_000])) + 1 if split else 17_001)
+    assert sum(slow) < 512

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lakehouse_pipeline.errors import DataError, TransientError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.sources.lines import BLOCK_BYTES, LINE_LIMIT, Block, blocks
+from lakehouse_pipeline.sources.lines import BLOCK_BYTES, LINE_LIMIT, Block, blocks, line_of
 from lakehouse_pipeline.sources.listing import SourceObject
 from lakehouse_pipeline.sources.splits import Split, plan_splits
 
@@ -30,7 +30,7 @@ def compressed(codec: str, text: bytes) -> bytes:
     if codec == "bz2":
         return bz2.compress(text)
     sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, {"zst": "zstd", "lz4": "lz4"}[codec]) as stream:
+    with pa.CompressedOutputStream(sink, {"zst": "zstd", "lz4": "lz4", "br": "brotli"}[codec]) as stream:
         stream.write(text)
     body: bytes = sink.getvalue().to_pybytes()
     return body
@@ -47,7 +47,7 @@ def text_of(read: list[list[Block]]) -> bytes:
     return b"".join(block.data for split in read for block in split)
 
 
-CODECS = pytest.mark.parametrize("codec", ["gz", "bz2", "zst", "lz4"])
+CODECS = pytest.mark.parametrize("codec", ["gz", "bz2", "zst", "lz4", "br"])
 
 
 @CODECS
@@ -98,6 +98,7 @@ def test_damaged_gzip_is_named(io: LakehouseFileIO, land: Land, position: int) -
         pytest.param(compressed("zst", TEXT), "is Zstandard in spite of its name", id="zstd"),
         pytest.param(compressed("lz4", TEXT), "is LZ4 in spite of its name", id="lz4"),
         pytest.param(b"PAR1....PAR1", "is Parquet in spite of its format", id="parquet"),
+        pytest.param(b"ORC\x08\x03\x10\x00", "is ORC in spite of its format", id="orc"),
         pytest.param(TEXT.decode().encode("utf-16"), "is UTF-16", id="utf-16 with mark"),
         pytest.param(TEXT.decode().encode("utf-16-le"), "is no UTF-8 text", id="utf-16 without mark"),
         pytest.param(TEXT.decode().encode("utf-32-be"), "is no UTF-8 text", id="utf-32"),
@@ -198,6 +199,22 @@ def test_halves_are_the_block(text: bytes, at_byte: bool) -> None:  # noqa: FBT0
     halves = block.halves()
     assert [line for half in halves for line in half.lines()] == list(block.lines())
     assert [half.count for half in halves] == [block.count // 2, block.count - block.count // 2]
+
+
+def test_a_text_that_begins_like_orc_is_text(io: LakehouseFileIO, land: Land) -> None:
+    """Three letters do not make a file an ORC file."""
+    assert text_of(read_blocks(io, land("a.csv", b"ORC,id\n1,2\n"))) == b"ORC,id\n1,2\n"
+
+
+@given(text=LINES.filter(bool))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_line_is_found_by_its_byte(io: LakehouseFileIO, land: Land, text: bytes) -> None:
+    """The line at a byte offset has the number that an editor shows."""
+    source = land("a.jsonl", text)
+    (split, *_) = plan_splits(io, [source], "jsonl", target_bytes=1)
+    block = Block(text, text.count(b"\n") + (not text.endswith(b"\n")), 0, at_byte=True)
+    found = [line_of(io, split, position) for position, _ in block.lines()]
+    assert found == list(range(1, block.count + 1))
 
 
 def test_a_changed_object_is_not_read(io: LakehouseFileIO, land: Land) -> None:

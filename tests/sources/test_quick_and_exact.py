@@ -155,6 +155,23 @@ def test_json_lines_agree(data: st.DataObject, schema: pa.Schema, *, at_end: boo
     assert_agree(json_lines.quick(block, schema), exact, bad)
 
 
+@settings(max_examples=EXAMPLES // 4, deadline=None)  # each one builds more than a flat one
+@given(data=st.data(), inner=SCHEMAS, required=st.booleans())
+def test_nested_json_agrees(data: st.DataObject, inner: pa.Schema, *, required: bool) -> None:
+    """Structs, and lists of structs, good and bad: the way that reads a block does not show in its rows."""
+    struct = pa.struct(list(inner))
+    items = pa.list_(pa.field("element", struct, nullable=not required))
+    schema = pa.schema([pa.field("one", struct, nullable=not required), ("many", items)])
+    value = mostly(json_line(inner.names), st.sampled_from(["null", "[]", "1"]))
+    several = mostly(st.lists(value, max_size=2).map(lambda found: f"[{','.join(found)}]"), st.just("null"))
+    line = st.tuples(value, several).map(lambda found: f'{{"one":{found[0]},"many":{found[1]}}}')
+    lines = data.draw(st.lists(mostly(line, st.just("{}")), min_size=1, max_size=2))
+    block = block_of(lines, "replace", at_end=False, at_byte=False)
+    bad: list[BadRow] = []
+    exact = json_lines.exact(block, schema, "u", bad.extend)
+    assert_agree(json_lines.quick(block, schema), exact, bad)
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data(), schema=SCHEMAS, at_end=st.booleans(), at_byte=st.booleans())
 def test_csv_records_agree(data: st.DataObject, schema: pa.Schema, *, at_end: bool, at_byte: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import orc
 
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -25,8 +26,11 @@ ROWS = [{"n": n, "s": None if n % 5 == 0 else f"s{n}" * (n % 9)} for n in range(
 
 def written(name: str, rows: list[dict[str, Any]]) -> bytes:
     """Write rows in the format that the name tells."""
+    body = streams.BytesIO()
+    if "orc" in name:
+        orc.write_table(pa.Table.from_pylist(rows), body, stripe_size=1_000, batch_size=100)
+        return body.getvalue()
     if "parquet" in name:
-        body = streams.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), body, row_group_size=100)
         return body.getvalue()
     if "jsonl" in name:
@@ -36,7 +40,7 @@ def written(name: str, rows: list[dict[str, Any]]) -> bytes:
     return gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
 
 
-NAMES = pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"])
+NAMES = pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet", "a.orc"])
 
 
 @NAMES
@@ -95,7 +99,7 @@ def test_batches_have_the_schema_that_is_told(io: LakehouseFileIO, land: Land) -
 def test_columns_that_cannot_be_read_are_refused_at_once(io: LakehouseFileIO) -> None:
     """Before anything is read, every column at fault is named."""
     schema = pa.schema(
-        [("a", pa.list_(pa.int64())), ("b", pa.timestamp("ns")), ("c", pa.int8()), ("d", pa.int32()), ("d", pa.int32())]
+        [("a", pa.list_(pa.int8())), ("b", pa.timestamp("ns")), ("c", pa.int8()), ("d", pa.int32()), ("d", pa.int32())]
     )
     split = Split("file:///nowhere/a.csv", "e", 1, "csv", None, 0, 1, None)
     with pytest.raises(ConfigurationError) as raised:
@@ -107,6 +111,14 @@ def test_columns_that_cannot_be_read_are_refused_at_once(io: LakehouseFileIO) ->
         '"d" is wanted tw',
     ):
         assert part in str(raised.value)
+
+
+def test_csv_holds_no_nested_values(io: LakehouseFileIO) -> None:
+    """Nested columns of CSV are a mistake of the spec, all of them named."""
+    schema = pa.schema([("a", pa.list_(pa.int64())), ("b", pa.int64()), ("c", pa.struct([("d", pa.int64())]))])
+    split = Split("file:///nowhere/a.csv", "e", 1, "csv", None, 0, 1, None)
+    with pytest.raises(ConfigurationError, match=r'CSV holds no nested values: "a" has .*; "c" has .*Land JSON lines'):
+        read_split(io, split, schema, provenance=False, on_bad=print)
 
 
 @pytest.mark.parametrize(

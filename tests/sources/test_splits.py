@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import orc
 
 from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -58,7 +59,8 @@ def test_plain_text_is_cut_into_ranges(io: LakehouseFileIO, size: int, ranges: l
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec"), [(".gz", "gzip"), (".bz2", "bz2"), (".zst", "zstd"), (".lz4", "lz4"), ("", None)]
+    ("suffix", "codec"),
+    [(".gz", "gzip"), (".bz2", "bz2"), (".zst", "zstd"), (".lz4", "lz4"), (".br", "brotli"), ("", None)],
 )
 def test_suffixes_name_codecs(io: LakehouseFileIO, suffix: str, codec: str | None) -> None:
     """Compression goes by the suffix; what is compressed is one split, however large."""
@@ -76,7 +78,7 @@ def test_unknown_codecs_are_refused_together(io: LakehouseFileIO) -> None:
 
 def test_unknown_formats_are_refused(io: LakehouseFileIO) -> None:
     """The message says which formats there are."""
-    with pytest.raises(ConfigurationError, match=r"'xml' is no format .* jsonl, csv, parquet"):
+    with pytest.raises(ConfigurationError, match=r"'xml' is no format .* jsonl, csv, parquet, orc"):
         plan_splits(io, [], "xml", target_bytes=100)
 
 
@@ -103,9 +105,23 @@ def test_large_parquet_is_cut_between_row_groups(
     assert [split.row_groups for split in splits] == groups
 
 
-def test_small_parquet_is_one_split_unread(io: LakehouseFileIO) -> None:
+def test_large_orc_is_cut_between_stripes(io: LakehouseFileIO, land: Land) -> None:
+    """Every stripe belongs to one split, and the splits' bytes are the stripes'."""
+    body = streams.BytesIO()
+    table = pa.table({"n": [hash((n, "salt")) for n in range(300_000)]})
+    orc.write_table(table, body, stripe_size=100_000)
+    source = land("a.orc", body.getvalue())
+    stripes = orc.ORCFile(body).nstripes
+    splits = plan_splits(io, [source], "orc", target_bytes=source.size // 2)
+    assert len(splits) > 1
+    assert [part for split in splits for part in split.row_groups or ()] == list(range(stripes))
+    assert 0.9 * source.size < sum(split.length for split in splits) < source.size
+
+
+@pytest.mark.parametrize("form", ["parquet", "orc"])
+def test_small_files_with_parts_are_one_split_unread(io: LakehouseFileIO, form: str) -> None:
     """No footer is read of an object up to the target size: this one does not even exist."""
-    (split,) = plan_splits(io, [SourceObject("file:///nowhere/a.parquet", 100, "e")], "parquet", target_bytes=100)
+    (split,) = plan_splits(io, [SourceObject(f"file:///nowhere/a.{form}", 100, "e")], form, target_bytes=100)
     assert (split.row_groups, split.length) == (None, 100)
 
 

@@ -1,20 +1,14 @@
-"""What goes between Spark's words and ours: sessions, types, and the errors of tasks and queries."""
+"""The errors of tasks and queries, in our own words."""
 
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
 from lakehouse_pipeline import errors
-from lakehouse_pipeline.engines.spark import LazySession, ended_with, map_in_arrow, spark_schema, translated
+from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.errors import (
     CommitConflictError,
     CommitStateUnknownError,
@@ -26,97 +20,6 @@ from lakehouse_pipeline.errors import (
 )
 from lakehouse_pipeline.iceberg.data_files import OtherHourError
 from lakehouse_pipeline.object_store.objects import PreconditionFailedError, RequestFailedError
-
-TYPES = {
-    "boolean": pa.bool_(),
-    "int": pa.int32(),
-    "bigint": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "decimal(38,18)": pa.decimal128(38, 18),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", "UTC"),
-    "timestamp_ntz": pa.timestamp("us"),
-    "string": pa.string(),
-    "binary": pa.binary(),
-}
-
-
-@pytest.mark.parametrize(("name", "kind"), TYPES.items(), ids=TYPES)
-def test_type_has_a_counterpart(name: str, kind: pa.DataType) -> None:
-    """Every type of a spec's column is one of Spark's, null or not."""
-    schema = spark_schema(pa.schema([pa.field("optional", kind), pa.field("required", kind, nullable=False)]))
-    assert [(field.dataType.simpleString(), field.nullable) for field in schema] == [(name, True), (name, False)]
-
-
-def test_types_survive_a_task(spark: SparkSession) -> None:
-    """What a task gives as Arrow comes back as the same Arrow types."""
-    schema = pa.schema([pa.field(f"c{place}", kind) for place, kind in enumerate(TYPES.values())])
-
-    def nothing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield pa.record_batch([pa.nulls(batch.num_rows, kind) for kind in schema.types], schema)
-
-    given = spark.range(1).mapInArrow(nothing, spark_schema(schema)).toArrow()
-    assert given.schema.types == schema.types
-
-
-def test_type_without_a_counterpart_is_refused() -> None:
-    """The column and its type are named."""
-    with pytest.raises(ConfigurationError, match="column when: Spark has no type for time64"):
-        spark_schema(pa.schema([("when", pa.time64("us"))]))
-
-
-def test_session_is_strict_about_time_and_numbers(spark: SparkSession) -> None:
-    """Instants are UTC's, and what does not fit fails; neither is left to the machine or to Spark's defaults."""
-    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
-    assert spark.conf.get("spark.sql.ansi.enabled") == "true"
-
-
-def test_a_session_that_was_there_is_joined_and_stays(spark: SparkSession) -> None:
-    """Whoever did not start a session does not stop it, from whatever thread it asks."""
-    ended: list[bool] = []
-
-    def use() -> None:
-        lazy = LazySession("local[2]", "another")
-        ended.append(lazy.get().sparkContext.applicationId == spark.sparkContext.applicationId)
-        lazy.close()
-
-    use()
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    assert ended == [True, True]
-    assert spark.range(3).count() == 3
-
-
-def test_a_session_of_our_own_is_stopped() -> None:
-    """Whoever started the session stops it; nothing starts before it is asked for."""
-    code = (
-        "from pyspark.sql import SparkSession\n"
-        "from lakehouse_pipeline.engines.spark import LazySession\n"
-        "lazy = LazySession('local[1]', 'ours')\n"
-        "assert SparkSession.getActiveSession() is None\n"
-        "assert lazy.get().range(2).count() == 2\n"
-        "lazy.close()\n"
-        "print(SparkSession.getActiveSession())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "None\n"
-
-
-def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Java the error says what to install."""
-    code = (
-        "from lakehouse_pipeline.engines.spark import open_session\n"
-        "from lakehouse_pipeline.errors import ConfigurationError\n"
-        "try:\n    open_session('local[1]', 'none')\n"
-        "except ConfigurationError as error:\n    print(error)\n"
-    )
-    monkeypatch.setenv("JAVA_HOME", "/nowhere")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "needs Java 17 or newer: install one" in done.stdout
-
 
 RAISED = {
     "transient": (TransientError("the store is away"), TransientError),
@@ -226,25 +129,3 @@ def test_fault_of_our_own_is_none_of_the_data(spark: SparkSession) -> None:
     with pytest.raises(LakehouseError, match=said) as caught, translated("events"):
         spark.range(0, 1, 1, 1).mapInArrow(fail, "id long").toArrow()
     assert type(caught.value) is LakehouseError
-
-
-def test_no_worker_outlives_a_failed_block(spark: SparkSession, tmp_path: Path) -> None:
-    """Spark calls a task ended before its killed worker is: nothing may be written once the block is left."""
-    beats = tmp_path / "beats"
-
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for _ in range(20_000 * batch.column(0)[0].as_py()):
-                with beats.open("a") as file:
-                    file.write(".")
-                time.sleep(0.001)
-            while not beats.exists():
-                time.sleep(0.01)
-            yield batch
-            raise ValueError("no")
-
-    with pytest.raises(PySparkException), ended_with(spark, "test"):
-        map_in_arrow(spark.range(0, 2, 1, 2), work, spark_schema(pa.schema([("id", pa.int64())]))).toArrow()
-    left_at = beats.stat().st_size
-    time.sleep(0.5)
-    assert beats.stat().st_size == left_at < 20_000

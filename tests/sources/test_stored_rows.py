@@ -1,4 +1,4 @@
-"""Parquet: what casts without loss, what each kind of bad value is called, and which files are refused whole."""
+"""Parquet, and what ORC shares: what casts without loss, what bad values are called, which files are refused whole."""
 
 import io as streams
 from collections.abc import Callable
@@ -13,9 +13,9 @@ import pytest
 from lakehouse_pipeline.errors import DataError, TransientError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject
-from lakehouse_pipeline.sources.parquet_files import parquet_schema
 from lakehouse_pipeline.sources.readers import read_split
 from lakehouse_pipeline.sources.splits import Split, plan_splits
+from lakehouse_pipeline.sources.stored_rows import stored_schema
 
 Read = Callable[..., Any]
 Land = Callable[[str, bytes], SourceObject]
@@ -268,7 +268,7 @@ def test_the_schema_of_a_file_is_in_our_types(io: LakehouseFileIO, land: Land) -
             ("fb", pa.binary(4)),
         ]
     )
-    assert parquet_schema(io, land("a.parquet", parquet(stored.empty_table()))) == pa.schema(
+    assert stored_schema(io, land("a.parquet", parquet(stored.empty_table())), "parquet") == pa.schema(
         [
             pa.field("b", pa.bool_(), nullable=False),
             ("i8", pa.int32()),
@@ -290,16 +290,16 @@ def test_the_schema_of_a_file_is_in_our_types(io: LakehouseFileIO, land: Land) -
 
 def test_columns_that_no_reader_knows_are_named(io: LakehouseFileIO, land: Land) -> None:
     """All columns at fault stand in one message."""
-    stored = pa.schema([("l", pa.list_(pa.int64())), ("x", pa.int64()), ("t", pa.time32("ms"))])
+    stored = pa.schema([("l", pa.list_(pa.duration("us"))), ("x", pa.int64()), ("t", pa.time32("ms"))])
     source = land("a.parquet", parquet(stored.empty_table()))
     with pytest.raises(DataError, match=r'a\.parquet: these columns .* "l" has the type list<.*>; "t" has the type t'):
-        parquet_schema(io, source)
+        stored_schema(io, source, "parquet")
 
 
 def test_a_file_of_its_own_schema_reads(io: LakehouseFileIO, land: Land, read: Read) -> None:
-    """What `parquet_schema` says can be asked for."""
+    """What `stored_schema` says can be asked for."""
     body = parquet(pa.table({"a": pa.array([1], pa.uint8()), "b": pa.array([TEN_NS], pa.timestamp("ns"))}))
-    found = read("a.parquet", body, parquet_schema(io, land("a.parquet", body)))
+    found = read("a.parquet", body, stored_schema(io, land("a.parquet", body), "parquet"))
     assert found.rows == [{"a": 1, "b": TEN.replace(tzinfo=None)}]
 
 

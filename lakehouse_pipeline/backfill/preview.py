@@ -1,0 +1,163 @@
+"""Some rows of an hour as its table would get them: read, judged and transformed, and written nowhere.
+
+The whole hour is gone through once, so that its counts are those of a run. Rejected rows lie in a temporary folder of
+this machine as long as that takes.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import LongType, StructField, StructType
+
+from lakehouse_pipeline.backfill.arrange import arranged, new_columns
+from lakehouse_pipeline.backfill.inputs import Aside, Counts
+from lakehouse_pipeline.backfill.placement import bucket_count
+from lakehouse_pipeline.backfill.plan import HourPlan, observe_inputs
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.config.types import Column
+from lakehouse_pipeline.engines.failures import translated
+from lakehouse_pipeline.engines.sessions import cores_of
+from lakehouse_pipeline.engines.tasks import ended_with, map_in_arrow
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.data_files import BUCKET
+from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+
+SHOWN_ROWS = 10
+SHOWN_REJECTS = 3
+
+_COUNTS = ("_rows", "_elsewhere")
+_MICROSECONDS = 1_000_000  # of a second
+
+
+@dataclass(frozen=True)
+class HourPreview:
+    """What an hour would become.
+
+    Attributes:
+        hour: the hour.
+        objects: that it reads.
+        columns: of the table.
+        rows: some of its rows, by column.
+        rows_out: all of them.
+        rows_read: good rows of the hour that the readers gave; None where the engine need not have read them.
+        left: rows that were left to other hours; None as above.
+        rejected: rows that would be kept as rejects.
+        elsewhere: rows of other hours behind the transform: a run would fail at the first.
+        rejects: some of the rejected rows: where they stand, and why.
+    """
+
+    hour: HourWindow
+    objects: int
+    columns: tuple[Column, ...]
+    rows: tuple[Mapping[str, object], ...] = ()
+    rows_out: int = 0
+    rows_read: int | None = 0
+    left: int | None = 0
+    rejected: int = 0
+    elsewhere: int = 0
+    rejects: tuple[str, ...] = ()
+
+
+def preview_hour(
+    spec: TableSpec, warehouse: Warehouse, hour: HourWindow, session: Callable[[], SparkSession]
+) -> HourPreview:
+    """Read and transform an hour, and give ten of its rows.
+
+    Args:
+        spec: the table's spec.
+        warehouse: where its objects are, and its table if there is one.
+        hour: the hour.
+        session: gives Spark's session; not asked for where there is nothing to read.
+
+    Raises:
+        ConfigurationError: the spec, the transform and the table do not fit.
+        DataError: the objects are not what the spec says.
+        TransientError: the store or the catalog did not answer.
+    """
+    inputs = observe_inputs(spec, warehouse.files, hour)
+    table = warehouse.table(spec)
+    columns = table.columns if table else new_columns(spec, warehouse.files, inputs.source)
+    if not inputs.source:
+        return HourPreview(hour, 0, columns)
+    plan = HourPlan(hour, inputs, source="", recipe="", step="run", why="only looked at")
+    unsorted = spec.model_copy(update={"sort": ()})  # any ten rows will do
+    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
+        aside = Aside(LakehouseFileIO({}), f"file://{folder}")
+        found, counts = _run(session(), unsorted, plan, warehouse.files, columns=columns, aside=aside)
+        rejecting = "reject" in (spec.source.bad_rows, spec.other_hours)
+        return HourPreview(
+            hour=hour,
+            objects=len(inputs.source),
+            columns=columns,
+            rows=tuple(found.drop_columns(list(_COUNTS)).slice(0, SHOWN_ROWS).to_pylist()),
+            rows_out=pc.sum(found["_rows"]).as_py() or 0,
+            rows_read=counts.rows if counts else None,
+            left=counts.left if counts else None,
+            rejected=aside.count_rejects() if rejecting else 0,
+            elsewhere=pc.sum(found["_elsewhere"]).as_py() or 0,
+            rejects=tuple(islice(_reasons(aside), SHOWN_REJECTS)) if rejecting else (),
+        )
+
+
+def _run(
+    session: SparkSession,
+    spec: TableSpec,
+    plan: HourPlan,
+    files: LakehouseFileIO,
+    *,
+    columns: tuple[Column, ...],
+    aside: Aside,
+) -> tuple[pa.Table, Counts | None]:
+    buckets = bucket_count(spec, plan.inputs.bytes, cores_of(session))
+    with (
+        translated(f"{spec.name} {plan.hour}"),
+        ended_with(session, f"preview-{plan.hour}"),
+        arranged(session, spec, plan, files, columns=columns, aside=aside, buckets=buckets) as ready,
+    ):
+        return _heads(ready.frame, spec.hour, plan.hour), ready.counts()
+
+
+def _heads(frame: DataFrame, column: str, hour: HourWindow) -> pa.Table:
+    """Give the first rows of every task; the last of them says how many there were, and how many of other hours."""
+    start, end = (int(moment.timestamp()) * _MICROSECONDS for moment in (hour.start, hour.end))
+
+    def head(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        kept: list[pa.RecordBatch] = []
+        rows = elsewhere = 0
+        for batch in batches:
+            kept.append(batch.slice(0, max(SHOWN_ROWS - rows, 0)))
+            rows += len(batch)
+            instants = batch.column(column).cast(pa.int64())
+            inside = pc.and_(pc.greater_equal(instants, start), pc.less(instants, end))
+            elsewhere += len(batch) - (pc.sum(inside).as_py() or 0)
+        if rows:
+            yield _with_counts(kept, rows, elsewhere)
+
+    rows = frame.drop(BUCKET)
+    counts = [StructField(name, LongType()) for name in _COUNTS]
+    schema = StructType([*(StructField(each.name, each.dataType) for each in rows.schema.fields), *counts])
+    return map_in_arrow(rows, head, schema).toArrow()
+
+
+def _with_counts(batches: Sequence[pa.RecordBatch], rows: int, elsewhere: int) -> pa.RecordBatch:
+    shown = pa.concat_batches(batches)
+    behind = pa.nulls(len(shown) - 1, pa.int64())
+    for name, count in zip(_COUNTS, (rows, elsewhere), strict=True):
+        shown = shown.append_column(name, pa.concat_arrays([behind, pa.array([count], pa.int64())]))
+    return shown
+
+
+def _reasons(aside: Aside) -> Iterator[str]:
+    for item in islice(aside.files.list_objects(f"{aside.folder}/"), SHOWN_REJECTS):
+        if item.url.endswith(".parquet"):
+            with aside.files.open_read(item.url, etag=item.etag, size=item.size) as body:
+                for row in pq.read_table(body).slice(0, SHOWN_REJECTS).to_pylist():
+                    column = "" if row["column"] is None else f' "{row["column"]}"'
+                    yield f"{row['file']}:{row['position']}{column}: {row['reason']}"

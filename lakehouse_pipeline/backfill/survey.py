@@ -1,0 +1,67 @@
+"""What only the catalog, the store and Python can say of a spec: looked at before any hour runs, all at once.
+
+What the files say by themselves is `config`'s. Nothing is written, and Spark does not start.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lakehouse_pipeline.backfill.functions import load_function
+from lakehouse_pipeline.config.lakehouse import Lakehouse
+from lakehouse_pipeline.config.paths import render
+from lakehouse_pipeline.config.problems import KeyPath, Problem
+from lakehouse_pipeline.config.source import RawFiles
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.config.transform import FunctionTransform
+from lakehouse_pipeline.config.yaml_source import Document, read_document
+from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
+from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.sources.listing import list_objects_of
+
+
+def survey(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path], str] = str) -> list[Problem]:
+    """Find what is wrong around specs: their transforms, tables and raw files.
+
+    Args:
+        lakehouse: its catalog and store.
+        names: of the specs.
+        shown: how a file is named in a problem.
+    """
+    try:
+        warehouse = Warehouse.open(lakehouse.catalog)
+    except LakehouseError as error:
+        return [read_document(lakehouse.file, shown(lakehouse.file)).problem(("catalog",), str(error))]
+    found = []
+    for name in names:
+        spec = lakehouse.spec(name)
+        document = read_document(spec.file, shown(spec.file))
+        found += [_problem(document, spec, path, error) for path, error in _errors(spec, warehouse)]
+    return sorted(found, key=lambda problem: (problem.file, problem.line))
+
+
+def _errors(spec: TableSpec, warehouse: Warehouse) -> Iterator[tuple[KeyPath, LakehouseError]]:
+    looks: dict[KeyPath, Callable[[], object]] = {("table",): lambda: warehouse.table(spec)}
+    if isinstance(function := spec.transform, FunctionTransform):
+        looks[("transform",)] = lambda: load_function(spec, function)
+    looks[("source", "path")] = lambda: _find(spec, spec.source, warehouse)
+    for join in spec.join:
+        looks[("join", join.name)] = lambda join=join: _find(spec, join, warehouse)  # type: ignore[misc]
+    for path, look in looks.items():
+        try:
+            look()
+        except LakehouseError as error:
+            yield path, error
+
+
+def _find(spec: TableSpec, raw: RawFiles, warehouse: Warehouse) -> None:
+    pattern = render(raw.path, spec.start)
+    if not list_objects_of(warehouse.files, pattern) and raw.missing == "fail":
+        raise ConfigurationError(
+            f"there is no object at {pattern}, for the first hour, {spec.start}; "
+            "correct the path or `start`, or write `missing: empty`"
+        )
+
+
+def _problem(document: Document, spec: TableSpec, path: KeyPath, error: LakehouseError) -> Problem:
+    message = str(error).removeprefix(f"{spec.file}: ").removeprefix(f"{path[0]}: ")
+    return document.problem(path, message)

@@ -1,0 +1,84 @@
+"""What each engine can do, as far as it makes a difference here. One table; docs/engines.md says it in prose.
+
+Every entry was measured on the version that is named, and has a test. What an engine lacks is done another way where
+there is one, and refused by name where there is none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pyspark.sql import SparkSession
+
+from lakehouse_pipeline.errors import ConfigurationError
+
+EngineKind = Literal["local", "cluster", "connect", "sail"]
+
+KIND = "spark.lakehouse.engine"  # the session's setting that tells which engine it is on
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do.
+
+    Attributes:
+        kind: the engine.
+        connect: it is spoken to by Spark Connect: plans are resolved when they run, and there is no SparkContext.
+        local_tasks: tasks run on this machine and see the driver's files.
+        ships: our package has to be sent to the tasks, and the versions there looked at.
+        keeps_sort: rows that were sorted reach a map in that order.
+        places_exactly: `repartitionById` is there.
+        readers: formats that `reader: spark` may use.
+        differs: what transforms do in silence that they do not do on Apache Spark, and nothing here can catch.
+    """
+
+    kind: EngineKind
+    connect: bool
+    local_tasks: bool
+    ships: bool
+    keeps_sort: bool = True
+    places_exactly: bool = True
+    readers: frozenset[str] = frozenset({"csv", "jsonl", "parquet", "orc"})
+    differs: tuple[str, ...] = ()
+
+
+ENGINES: Mapping[str, Capabilities] = {
+    "local": Capabilities("local", connect=False, local_tasks=True, ships=False),
+    "cluster": Capabilities("cluster", connect=False, local_tasks=False, ships=True),
+    "connect": Capabilities("connect", connect=True, local_tasks=False, ships=True),
+    # pysail 0.7.2: sorts below a map are dropped, and ORC and FAILFAST are missing.
+    "sail": Capabilities(
+        "sail",
+        connect=True,
+        local_tasks=True,
+        ships=False,
+        keeps_sort=False,
+        places_exactly=False,
+        readers=frozenset({"parquet"}),
+        differs=("integers that overflow in a transform wrap around, where Apache Spark fails: widen or check them",),
+    ),
+}
+
+
+def engine_kind(engine: str) -> EngineKind:
+    """Tell the kind of engine from its address in lakehouse.yaml.
+
+    Raises:
+        ConfigurationError: it is none that is known.
+    """
+    if engine.startswith("local["):
+        return "local"
+    if engine.startswith("sc://"):
+        return "connect"
+    if engine == "sail":
+        return "sail"
+    if engine == "yarn" or engine.startswith(("spark://", "k8s://")):
+        return "cluster"
+    raise ConfigurationError(
+        f"engine: {engine!r} is no engine; write local[*], spark://…, yarn, k8s://…, sc://… or sail"
+    )
+
+
+def capabilities(session: SparkSession) -> Capabilities:
+    """Give what the engine behind a session can do; one that was not opened here is taken for Apache Spark."""
+    return ENGINES[session.conf.get(KIND, "local") or "local"]

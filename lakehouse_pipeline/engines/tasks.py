@@ -1,0 +1,153 @@
+"""Our own work in an engine's tasks, and its end: no task writes on once its hour has failed.
+
+An engine calls a job failed with its first failed task, while the others go on; Spark calls a killed task ended before
+its worker is. Where tasks run on this machine, the driver therefore keeps a file that stands for the hour: a task holds
+a lock on it as long as it works, and stops between two batches once the file is gone. Elsewhere the engine is asked to
+interrupt its tasks, and what they write until they hear of it falls to the next attempt of the hour.
+"""
+
+import fcntl
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
+
+from lakehouse_pipeline.engines.capabilities import capabilities
+from lakehouse_pipeline.errors import LakehouseError
+
+TASKS_END_WITHIN_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What a task holds on to while its hour goes on; small and picklable.
+
+    Attributes:
+        file: stands for the hour; None where tasks do not see the driver's files.
+    """
+
+    file: str | None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock together with other tasks; the system lets go of it with the process, however that ends."""
+        if self.file is None:
+            yield
+            return
+        try:
+            lock = Path(self.file).open("rb")  # noqa: SIM115  # closed below
+        except FileNotFoundError:
+            raise LakehouseError(_OVER) from None
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    def watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Give batches on until the hour has failed.
+
+        Raises:
+            LakehouseError: it has.
+        """
+        for batch in batches:
+            if self.file is not None and not Path(self.file).exists():
+                raise LakehouseError(_OVER)
+            yield batch
+
+
+_OVER = "another task of the hour has failed; this one stops"
+_hold: ContextVar[Hold] = ContextVar("hold", default=Hold(None))  # noqa: B039  # it is frozen
+
+
+def current_hold() -> Hold:
+    """Give what tasks of the jobs that this block starts hold on to."""
+    return _hold.get()
+
+
+def map_in_arrow(
+    frame: DataFrame, function: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: StructType
+) -> DataFrame:
+    """Do what `frame.mapInArrow` does, in tasks that end with their hour."""
+    hold = current_hold()
+
+    def held(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with hold.held():
+            yield from function(hold.watched(batches))
+
+    return frame.mapInArrow(held, schema)
+
+
+@contextmanager
+def ended_with(session: SparkSession, tag: str) -> Iterator[None]:
+    """Let no task of the block's jobs outlive it where it fails.
+
+    Args:
+        session: where the jobs run.
+        tag: names them.
+    """
+    known = capabilities(session)
+    with _hour_file(exists=known.local_tasks) as file, _tagged(session, tag) as interrupt:
+        token = _hold.set(Hold(file.name if file else None))
+        try:
+            yield
+        except BaseException:
+            if file:
+                Path(file.name).unlink()
+            interrupt()
+            if file:
+                _wait_for_tasks(file.fileno())
+            raise
+        finally:
+            _hold.reset(token)
+
+
+@contextmanager
+def _hour_file(*, exists: bool) -> Iterator[Any]:
+    if not exists:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile(prefix="lakehouse-hour-", delete=False) as file:
+        try:
+            yield file
+        finally:
+            with suppress(FileNotFoundError):
+                Path(file.name).unlink()
+
+
+@contextmanager
+def _tagged(session: SparkSession, tag: str) -> Iterator[Callable[[], object]]:
+    """Name the block's jobs, and give what interrupts them."""
+    if capabilities(session).connect:
+        session.addTag(tag)
+        try:
+            yield lambda: session.interruptTag(tag)
+        finally:
+            session.removeTag(tag)
+        return
+    context = session.sparkContext
+    context.setInterruptOnCancel(True)  # by default tasks of a failed job work on to their end
+    context.addJobTag(tag)
+    try:
+        yield lambda: context.cancelJobsWithTag(tag)
+    finally:
+        context.removeJobTag(tag)
+
+
+def _wait_for_tasks(lock: int) -> None:
+    until = time.monotonic() + TASKS_END_WITHIN_S
+    while time.monotonic() < until:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.02)  # flock has no timeout
+    logger.warning("the engine's tasks did not end within %s s; what they write from now on stays", TASKS_END_WITHIN_S)

@@ -1,0 +1,162 @@
+"""Types of files that bring their own: what the readers make of them, and which columns they may be asked for."""
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from lakehouse_pipeline.errors import DataError
+from lakehouse_pipeline.sources import values
+
+_PRECISION_LIMIT = 38  # digits of a decimal128, and of Iceberg's decimals
+
+
+def schema_in_our_types(schema: pa.Schema, url: str) -> pa.Schema:
+    """Give a file's columns in the types that the readers know, nullable as they are in the file.
+
+    Small and unsigned integers become the next type that holds them (uint64: int64, and rows that do not fit are bad),
+    timestamps microseconds, dictionaries their values.
+
+    Raises:
+        DataError: a name stands twice, or a column has a type that the readers do not know.
+    """
+    problems = [f'"{f.name}" has the type {f.type}' for f in schema if normalised(f.type) is None]
+    problems += [f'"{name}" stands twice' for name in sorted({n for n in schema.names if schema.names.count(n) > 1})]
+    if problems:
+        raise DataError(f"{url}: these columns cannot be read: {'; '.join(problems)}")
+    return pa.schema([pa.field(f.name, normalised(f.type), f.nullable) for f in schema])
+
+
+def normalised(kind: pa.DataType) -> pa.DataType | None:
+    """Give the type that the readers make of a file's type; None where they know none."""
+    if pa.types.is_nested(kind):
+        return _nested(kind)
+    if pa.types.is_dictionary(kind):
+        return normalised(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", None if kind.tz is None else "UTC")
+    if pa.types.is_decimal(kind):
+        return pa.decimal128(kind.precision, kind.scale) if _is_iceberg_decimal(kind) else None
+    for matches, normal in _NORMAL:
+        if matches(kind):
+            return normal
+    return None
+
+
+def check_columns(stored: pa.Schema, schema: pa.Schema, url: str) -> None:
+    """Make sure that a file has the wanted columns, in types whose values could be meant.
+
+    Raises:
+        DataError: names every column that is not there, stands twice or is of another kind.
+    """
+    problems = list(_mismatches(list(stored), schema, ""))
+    if problems:
+        raise DataError(f"{url} {'; '.join(problems)}")
+
+
+def _nested(kind: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_struct(kind):
+        fields = [normal for field in kind.fields if (normal := _normal_field(field))]
+        names = {field.name for field in fields}
+        return pa.struct(fields) if fields and len(names) == len(fields) == kind.num_fields else None
+    if pa.types.is_map(kind):
+        key, value = _normal_field(kind.key_field), _normal_field(kind.item_field)
+        return pa.map_(key, value) if key and value and not pa.types.is_nested(key.type) else None
+    if _is_list(kind):
+        element = _normal_field(kind.value_field)
+        return None if element is None else pa.list_(element)
+    return None
+
+
+def _normal_field(field: pa.Field) -> pa.Field | None:
+    normal = normalised(field.type)
+    return None if normal is None else field.with_type(normal)
+
+
+def _mismatches(stored: list[pa.Field], wanted: Iterable[pa.Field], path: str) -> Iterator[str]:
+    for field in wanted:
+        name = path + field.name
+        found = [each for each in stored if each.name == field.name]
+        if not found:
+            has = ", ".join(path + each.name for each in stored)
+            yield f'has no column "{name}" (it has {has})'
+        elif len(found) > 1:
+            yield f'has the column "{name}" twice'
+        else:
+            yield from _unlike(found[0].type, field.type, name)
+
+
+def _unlike(stored: pa.DataType, wanted: pa.DataType, path: str) -> Iterator[str]:
+    if pa.types.is_struct(stored) and pa.types.is_struct(wanted):
+        yield from _mismatches(stored.fields, wanted.fields, f"{path}.")
+    elif _is_list(stored) and pa.types.is_list(wanted):
+        yield from _unlike(stored.value_type, wanted.value_type, f"{path}[]")
+    elif pa.types.is_map(stored) and pa.types.is_map(wanted):
+        yield from _unlike(stored.key_type, wanted.key_type, f"{path}.key")
+        yield from _unlike(stored.item_type, wanted.item_type, f"{path}[]")
+    elif not _is_castable(stored, wanted):
+        yield f'has the column "{path}" as {stored}, which is no {values.type_name(wanted).partition(" ")[2]}'
+
+
+def _is_castable(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_null(stored):
+        return True
+    kind = normalised(stored)
+    if kind is None:
+        return False
+    return any(is_stored(kind) and is_wanted(wanted) for is_stored, is_wanted in _CASTS)
+
+
+def _is_iceberg_decimal(kind: pa.DataType) -> bool:
+    return bool(kind.precision <= _PRECISION_LIMIT and 0 <= kind.scale <= kind.precision)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_exact_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
+_LONGS = (pa.int64(), pa.uint64(), pa.uint32())
+
+_NORMAL = (
+    (pa.types.is_boolean, pa.bool_()),
+    (_LONGS.__contains__, pa.int64()),
+    (pa.types.is_integer, pa.int32()),
+    (pa.types.is_float64, pa.float64()),
+    (pa.types.is_floating, pa.float32()),
+    (pa.types.is_date, pa.date32()),
+    (_is_string, pa.string()),
+    (_is_binary, pa.binary()),
+)
+_CASTS = (
+    (pa.types.is_boolean, pa.types.is_boolean),
+    (_is_exact_number, _is_number),
+    (pa.types.is_floating, pa.types.is_integer),
+    (pa.types.is_floating, pa.types.is_floating),
+    (pa.types.is_date, pa.types.is_date),
+    (pa.types.is_temporal, pa.types.is_timestamp),
+    (_is_bytes, _is_bytes),
+)

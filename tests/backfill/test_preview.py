@@ -1,0 +1,77 @@
+from lakehouse_pipeline.backfill.preview import HourPreview, preview_hour
+from lakehouse_pipeline.backfill.preview_text import preview_lines
+from lakehouse_pipeline.hours import HourWindow
+from tests.projects import HOUR, NEXT, Project, json_lines, row
+
+
+def _preview(project: Project, hour: str = HOUR) -> HourPreview:
+    spec = project.lakehouse.spec("events")
+    return preview_hour(spec, project.warehouse, HourWindow.from_key(hour), project.session)
+
+
+def test_ten_rows_and_all_counts(project: Project) -> None:
+    """As many rows as a terminal takes, and the counts of all; neither a table nor a file comes of it."""
+    project.land(HOUR, [row(HOUR, number) for number in range(25)])
+    project.describe({"sort": "[id desc]"})
+    preview = _preview(project)
+    assert [each["id"] for each in preview.rows] == list(range(10))
+    assert (preview.objects, preview.rows_read, preview.rows_out, preview.rejected) == (1, 25, 25, 0)
+    assert project.warehouse.table(project.lakehouse.spec("events")) is None
+    assert not (project.folder / "warehouse").exists()
+
+
+def test_rejected_rows_are_counted_and_told(project: Project) -> None:
+    """Where they stand and why; they are kept nowhere."""
+    file = project.land(HOUR, [row(HOUR, 1)])
+    file.write_bytes(file.read_bytes() + b'{"at": "late", "id": 2}\n')
+    source = project.keys["source"].replace("}}", "}, bad_rows: reject}")
+    project.describe({"source": source})
+    preview = _preview(project)
+    assert (preview.rows_read, preview.rejected, preview.rows_out) == (1, 1, 1)
+    assert preview.rejects == (f'file://{file}:2 "at": "late" is not a timestamptz',)
+    assert not (project.folder / "warehouse").exists()
+
+
+def test_a_table_that_exists_stays_as_it_is(project: Project) -> None:
+    """Neither its metadata nor its ledger nor its data has another file behind it."""
+    project.land(HOUR, [row(HOUR, 1)])
+    project.run()
+    project.land(HOUR, [row(HOUR, 1), row(HOUR, 2)])
+    before = project.files(".")
+    assert _preview(project).rows_out == 2
+    assert project.files(".") == before
+
+
+def test_rows_of_other_hours(project: Project) -> None:
+    """Those that a day's file holds are left to their hours; those that a transform makes would fail the hour."""
+    project.write("raw/2013-01-01.jsonl", json_lines([row(HOUR, 1), row(NEXT, 2), row(NEXT, 3)]))
+    path = "{path: raw/%Y-%m-%d.jsonl, columns: {at: timestamptz!, id: long!, size: double}}"
+    project.describe({"source": path})
+    preview = _preview(project)
+    assert (preview.rows_read, preview.left, preview.elsewhere) == (1, 2, 0)
+    project.write("tables/later.sql", "SELECT at + INTERVAL 1 HOUR AS at, id, size FROM source")
+    project.describe({"transform": "later.sql"})
+    assert _preview(project).elsewhere == 1
+
+
+def test_an_hour_without_objects_needs_no_engine(project: Project) -> None:
+    """It is an hour without rows where the spec says so."""
+    project.describe({"source": project.keys["source"].replace("}}", "}, missing: empty}")})
+    project.session = lambda: (_ for _ in ()).throw(AssertionError("Spark was asked for"))
+    preview = _preview(project)
+    assert (preview.objects, preview.rows_out, preview.rows) == (0, 0, ())
+
+
+def test_it_is_drawn_as_a_table(project: Project) -> None:
+    """Names, types, values and counts, in as many columns as the terminal has."""
+    project.land(HOUR, [row(HOUR, 1, 2.5), row(HOUR, 2)])
+    assert preview_lines(_preview(project), 80) == [
+        f"{HOUR} UTC: 1 object, 2 rows read, 2 rows for the table",
+        "",
+        " at                            id     size",
+        " timestamptz                 long   double",
+        " " + "─" * 41,
+        " 2013-01-01 10:01:00+00:00      1      2.5",
+        " 2013-01-01 10:02:00+00:00      2",
+        "nothing was written",
+    ]

@@ -1,0 +1,61 @@
+import pytest
+
+from lakehouse_pipeline.backfill.survey import survey
+from tests.projects import HOUR, Project, row
+
+
+def _survey(project: Project) -> list[str]:
+    return [str(problem) for problem in survey(project.lakehouse, ("events",), lambda file: file.name)]
+
+
+def test_nothing_is_wrong(project: Project) -> None:
+    """The first hour is there, and the table agrees with the spec or does not exist yet."""
+    project.describe({"start": HOUR})
+    project.land(HOUR, [row(HOUR, 1)])
+    assert _survey(project) == []
+    project.run()
+    assert _survey(project) == []
+
+
+def test_everything_around_a_spec_is_looked_at_at_once(project: Project) -> None:
+    """Its module, its raw files and its dimensions, each on its line."""
+    project.describe({"transform": "nowhere:clean", "join": "{sizes: raw/sizes.parquet}"})
+    raw = f"file://{project.folder}/raw"
+    first = "for the first hour, 2013-01-01-00:00; correct the path or `start`, or write `missing: empty`"
+    assert _survey(project) == [
+        f"events.yaml:2: source.path: there is no object at {raw}/2013/01/01/00*.jsonl, {first}",
+        ("events.yaml:6: transform: there is no module nowhere (looked beside the spec and on the Python path)"),
+        f"events.yaml:7: join.sizes: there is no object at {raw}/sizes.parquet, {first}",
+    ]
+
+
+def test_an_hour_that_may_be_empty_needs_no_file(project: Project) -> None:
+    """`missing: empty` says so."""
+    project.describe({"source": project.keys["source"].replace("}}", "}, missing: empty}")})
+    assert _survey(project) == []
+
+
+def test_a_table_that_differs(project: Project) -> None:
+    """The difference stands on the line of the table."""
+    project.describe({"start": HOUR})
+    project.land(HOUR, [row(HOUR, 1)])
+    project.run()
+    project.describe({"columns": "{at: timestamptz!, id: string!, size: double}"})
+    [problem] = _survey(project)
+    assert problem.startswith("events.yaml:1: table: ")
+    assert "id is long in the table, string in the spec" in problem
+
+
+@pytest.mark.parametrize(
+    ("catalog", "said"),
+    [
+        pytest.param("{type: rest, uri: 'http://127.0.0.1:9'}", "cannot be reached", id="no server"),
+        pytest.param("{type: nonsense}", "nonsense", id="no such catalog"),
+    ],
+)
+def test_a_catalog_that_does_not_open(catalog: str, said: str, project: Project) -> None:
+    """Nothing else can be looked at then."""
+    project.write("lakehouse.yaml", f"tables: tables\ncatalog: {catalog}\n")
+    [problem] = _survey(project)
+    assert problem.startswith("lakehouse.yaml:2: catalog: ")
+    assert said in problem

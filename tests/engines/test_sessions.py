@@ -1,0 +1,61 @@
+"""Sessions: strict, joined where there is one, stopped by whoever started them."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+from pyspark.sql import SparkSession
+
+from lakehouse_pipeline.engines.sessions import LazySession
+
+
+def test_session_is_strict_about_time_and_numbers(spark: SparkSession) -> None:
+    """Instants are UTC's, and what does not fit fails; neither is left to the machine or to Spark's defaults."""
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    assert spark.conf.get("spark.sql.ansi.enabled") == "true"
+
+
+def test_a_session_that_was_there_is_joined_and_stays(spark: SparkSession) -> None:
+    """Whoever did not start a session does not stop it, from whatever thread it asks."""
+    ended: list[bool] = []
+
+    def use() -> None:
+        lazy = LazySession("local[2]", "another")
+        ended.append(lazy.get().sparkContext.applicationId == spark.sparkContext.applicationId)
+        lazy.close()
+
+    use()
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert ended == [True, True]
+    assert spark.range(3).count() == 3
+
+
+def test_a_session_of_our_own_is_stopped() -> None:
+    """Whoever started the session stops it; nothing starts before it is asked for."""
+    code = (
+        "from pyspark.sql import SparkSession\n"
+        "from lakehouse_pipeline.engines.sessions import LazySession\n"
+        "lazy = LazySession('local[1]', 'ours')\n"
+        "assert SparkSession.getActiveSession() is None\n"
+        "assert lazy.get().range(2).count() == 2\n"
+        "lazy.close()\n"
+        "print(SparkSession.getActiveSession())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
+
+
+def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Java the error says what to install."""
+    code = (
+        "from lakehouse_pipeline.engines.sessions import open_session\n"
+        "from lakehouse_pipeline.errors import ConfigurationError\n"
+        "try:\n    open_session('local[1]', 'none')\n"
+        "except ConfigurationError as error:\n    print(error)\n"
+    )
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "needs Java 17 or newer: install one" in done.stdout

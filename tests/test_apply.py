@@ -1,0 +1,55 @@
+"""`lakehouse apply`: what it says, what it changes, and how it exits."""
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lakehouse_pipeline.cli import main
+from tests.projects import Project
+
+
+def apply(project: Project, *options: str) -> Result:
+    """Run the command as somebody types it."""
+    return CliRunner().invoke(main, ["apply", "events", "-c", str(project.folder / "lakehouse.yaml"), *options])
+
+
+def created(project: Project) -> None:
+    """Create the project's table, with no hour in it."""
+    spec = project.lakehouse.spec("events")
+    project.warehouse.create(spec, spec.target_columns or ())
+
+
+def test_a_table_is_brought_to_its_spec(project: Project) -> None:
+    """First shown, then done, then nothing is left; and the next hour runs."""
+    created(project)
+    project.describe({"properties": "{owner: me}", "sort": "[id]"})
+    changes = [
+        "it is sorted by nothing, the spec by id asc: sort new files so",
+        "property owner is not set in the table, 'me' in the spec: set it to 'me'",
+    ]
+    shown = apply(project, "--dry-run")
+    assert (shown.exit_code, shown.output.splitlines()) == (
+        0,
+        ["lake.events differs from its spec", *(f"  to do: {change}" for change in changes)],
+    )
+    done = apply(project, "--json")
+    assert json.loads(done.output) == {"table": "lake.events", "exists": True, "changes": changes}
+    assert apply(project).output == "lake.events agrees with its spec\n"
+
+
+def test_a_table_that_is_not_there_is_no_failure(project: Project) -> None:
+    """Its first hour creates it."""
+    done = apply(project)
+    assert (done.exit_code, done.output) == (0, "lake.events does not exist yet; its first hour creates it\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["apply", "dry run"])
+def test_what_is_refused_is_a_configuration_error(project: Project, options: tuple[str, ...]) -> None:
+    """All of it is listed on standard error, with the way out."""
+    created(project)
+    project.describe({"columns": '{at: timestamptz!, id: "int!"}'})
+    refused = apply(project, *options)
+    assert refused.exit_code == 2
+    assert "lake.events cannot be brought to its spec; nothing was changed:" in refused.stderr
+    assert "  column id is long in the table, int in the spec: Iceberg does not change it so" in refused.stderr
