@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -73,16 +73,35 @@ def _shown(file: Path) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the JVM writes to standard error, below Python's reach, from a command's own words."""
+    """Keep what the JVM writes to standard error, below Python's reach, from a command's own words.
+
+    What Python says, such as a warning of how the engine differs, still comes out.
+    """
     sys.stderr.flush()
     before = os.dup(2)
     with Path(os.devnull).open("ab") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        yield
+        with _on(before) if _is_stderr() else nullcontext():
+            yield
     finally:
         os.dup2(before, 2)
         os.close(before)
+
+
+@contextmanager
+def _on(descriptor: int) -> Iterator[None]:
+    """Let Python's standard error, which log handlers look up as they write, go on where it went."""
+    with os.fdopen(os.dup(descriptor), "w", buffering=1, errors="backslashreplace") as err, redirect_stderr(err):
+        yield
+
+
+def _is_stderr() -> bool:
+    """Tell whether Python's standard error is the process's: whoever runs a command in their own may have another."""
+    try:
+        return sys.stderr.fileno() == 2  # noqa: PLR2004  # POSIX's number
+    except OSError:
+        return False
 
 
 def _say(value: Any, lines: list[str], *, as_json: bool) -> None:

@@ -166,7 +166,8 @@ class HourRecord(_Model):
         hour: the hour's key.
         version: goes up by one with every write, so that no two versions are alike.
         epoch: goes up by one with every attempt; whoever holds an older one has lost the hour.
-        state: idle (no attempt) · open (files are being written) · sealed (waits for a commit) · committing.
+        state: idle (no attempt, or a failed one whose tasks may write on) · open (files are being written) · sealed
+            (waits for a commit) · committing.
         attempt: the one under way.
         committed: the last that landed.
         outcome: of the last run.

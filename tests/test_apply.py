@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lakehouse_pipeline.cli import main
-from tests.projects import Project
+from tests.projects import HOUR, Project, row
 
 
 def apply(project: Project, *options: str) -> Result:
@@ -35,6 +35,18 @@ def test_a_table_is_brought_to_its_spec(project: Project) -> None:
     )
     done = apply(project, "--json")
     assert json.loads(done.output) == {"table": "lake.events", "exists": True, "changes": changes}
+    assert apply(project).output == "lake.events agrees with its spec\n"
+
+
+def test_a_description_is_set_and_stops_no_hour(project: Project) -> None:
+    """What a table is said to be is shown by engines as its comment; hours run, whatever it is."""
+    created(project)
+    project.describe({"description": "Events, as they came"})
+    project.land(HOUR, [row(HOUR, 1)])
+    assert project.run().step == "run"
+    assert "it has no description: set it to 'Events, as they came'" in apply(project, "--dry-run").output
+    apply(project)
+    assert project.table.table.properties["comment"] == "Events, as they came"
     assert apply(project).output == "lake.events agrees with its spec\n"
 
 

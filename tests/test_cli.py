@@ -1,6 +1,9 @@
 """The command line: what it says and how it exits."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -172,3 +175,40 @@ def test_new_overwrites_nothing(lake: Path) -> None:
     assert (done.exit_code, done.stdout) == (3, "")
     assert "nothing was written: " in done.stderr
     assert spec.read_text().endswith("# mine\n")
+
+
+def test_quiet_is_quiet_about_the_jvm_only() -> None:
+    """A log warning, such as Sail's of integers that overflow, is told; what goes past Python is not."""
+    code = (
+        "import logging, os\n"
+        "from lakehouse_pipeline.cli import _quiet\n"
+        "with _quiet():\n"
+        "    os.write(2, b'WARN of the JVM\\n')\n"
+        "    logging.getLogger('lakehouse_pipeline').warning('ours')\n"
+        "logging.getLogger('lakehouse_pipeline').warning('afterwards')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "ours\nafterwards\n"
+
+
+def test_commands_are_documented() -> None:
+    """The page has every command, every argument and option, and which of them take --json and -c."""
+    page = (Path(__file__).parents[1] / "docs/configuration.md").read_text().partition("## Commands")[2]
+    rows = re.findall(r"^\| `lakehouse (\w+)(.*)$", page, re.MULTILINE)
+    assert {name for name, _ in rows} == set(main.commands)
+    has = {"as_json": set[str](), "config": set[str]()}
+    for name, command in main.commands.items():
+        told = " ".join(text for each, text in rows if each == name)
+        for parameter in command.params:
+            if str(parameter.name) in has:
+                has[str(parameter.name)].add(name)
+            else:
+                word = parameter.opts[-1] if parameter.param_type_name == "option" else str(parameter.name).upper()
+                assert word in told, (name, word)
+    for text, names in (
+        (r"(.*) take `--json`", has["as_json"]),
+        (r"a\nlakehouse, (.*), take\s`-c FILE`", has["config"]),
+    ):
+        found = re.search(text, page)
+        assert found
+        assert set(re.findall(r"`(\w+)`", found[1])) == names

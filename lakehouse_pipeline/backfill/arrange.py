@@ -15,6 +15,7 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 from pyspark.sql.types import (
+    ArrayType,
     ByteType,
     DataType,
     DecimalType,
@@ -22,13 +23,22 @@ from pyspark.sql.types import (
     FloatType,
     IntegerType,
     LongType,
+    MapType,
     NullType,
     ShortType,
+    StructType,
 )
 
 from lakehouse_pipeline.backfill.functions import fault, load_function, module_file
 from lakehouse_pipeline.backfill.inputs import Aside, Counts, View, of_hour
-from lakehouse_pipeline.backfill.placement import BYTES_A_ROW, SAMPLED_ROWS_A_BUCKET, Bound, bounds_of, into_buckets
+from lakehouse_pipeline.backfill.placement import (
+    BYTES_A_ROW,
+    SAMPLED_ROWS_A_BUCKET,
+    Bound,
+    bounds_of,
+    into_buckets,
+    share_of,
+)
 from lakehouse_pipeline.backfill.plan import HourPlan, transform_text
 from lakehouse_pipeline.backfill.views import read_view, sample_view
 from lakehouse_pipeline.config.table import TableSpec
@@ -101,9 +111,10 @@ def arranged(
     }
     bounds: list[Bound] = []
     if spec.sort and buckets > 1:
-        sample, size = sample_view(session, files, view, cores)
+        share = share_of(spec, plan.hour)
+        sample, size = sample_view(session, files, view, cores, share)
         with _shaped(session, spec, sample, joins, columns) as shaped:
-            bounds = _bounds(shaped, spec, buckets, size)
+            bounds = _bounds(shaped, spec, buckets, size * share)
     source, counts = read_view(session, files, view, cores)
     with _shaped(session, spec, source, joins, columns) as shaped:
         with _translated(spec):
@@ -111,7 +122,7 @@ def arranged(
         yield Arranged(frame, counts)
 
 
-def _bounds(sample: DataFrame, spec: TableSpec, buckets: int, size: int) -> list[Bound]:
+def _bounds(sample: DataFrame, spec: TableSpec, buckets: int, size: float) -> list[Bound]:
     share = buckets * SAMPLED_ROWS_A_BUCKET * BYTES_A_ROW / max(size, 1)
     keys = sample.select(*(field.column for field in spec.sort)).where(F.rand(seed=0) < share)
     return bounds_of(keys.toArrow(), spec.sort, buckets)
@@ -228,7 +239,7 @@ def conformed(spec: TableSpec, frame: DataFrame, columns: tuple[Column, ...]) ->
     problems += [f"column {name} is not in the table" for name in given.keys() - wanted.keys()]
     problems += [
         f"column {name} is {given[name].simpleString()}, the table wants {wanted[name].simpleString()}: "
-        f"write CAST({name} AS {wanted[name].simpleString().upper()})"
+        f"{_way_out(name, wanted[name])}"
         for name in wanted.keys() & given.keys()
         if not _fits(given[name], wanted[name])
     ]
@@ -240,11 +251,27 @@ def conformed(spec: TableSpec, frame: DataFrame, columns: tuple[Column, ...]) ->
     return [F.col(f"`{name}`").cast(kind).alias(name) for name, kind in wanted.items()]
 
 
+def _way_out(name: str, wanted: DataType) -> str:
+    if isinstance(wanted, StructType | ArrayType | MapType):  # Spark casts structs by place: a CAST may swap fields
+        return "build it anew with these fields, in this order (named_struct, transform)"
+    return f"write CAST({name} AS {wanted.simpleString().upper()})"
+
+
 def _fits(given: DataType, wanted: DataType) -> bool:
+    if isinstance(given, NullType):
+        return True
+    if isinstance(given, StructType) and isinstance(wanted, StructType):
+        return given.names == wanted.names and all(
+            _fits(one.dataType, other.dataType) for one, other in zip(given.fields, wanted.fields, strict=True)
+        )
+    if isinstance(given, ArrayType) and isinstance(wanted, ArrayType):
+        return _fits(given.elementType, wanted.elementType)
+    if isinstance(given, MapType) and isinstance(wanted, MapType):
+        return _fits(given.keyType, wanted.keyType) and _fits(given.valueType, wanted.valueType)
     if isinstance(given, DecimalType) and isinstance(wanted, DecimalType):
         whole = wanted.precision - wanted.scale >= given.precision - given.scale
         return whole and wanted.scale >= given.scale
-    return type(given) is type(wanted) or isinstance(given, NullType) or type(wanted) in _WIDENS.get(type(given), ())
+    return type(given) is type(wanted) or type(wanted) in _WIDENS.get(type(given), ())
 
 
 def new_columns(spec: TableSpec, files: LakehouseFileIO, objects: tuple[SourceObject, ...]) -> tuple[Column, ...]:

@@ -15,8 +15,10 @@ from lakehouse_pipeline.ledger import Attempt
 logger = logging.getLogger(__name__)
 
 
-def remove_files(table: HourlyTable, hour: HourWindow, attempt: Attempt) -> int:
+def remove_files(table: HourlyTable, hour: HourWindow, attempt: Attempt, *, final: bool = True) -> int:
     """Remove the manifests, the data files and the rejects of an attempt; gives how many there were.
+
+    With `final=False` its claims stay, since tasks of it may still write and it is to be removed once more.
 
     A bucket's files at a partition path are put one after the other, and so are manifests and the tries at one name:
     the first that is missing ends the row.
@@ -38,7 +40,8 @@ def remove_files(table: HourlyTable, hour: HourWindow, attempt: Attempt) -> int:
             found += put
     found += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
     files.delete_objects(found)
-    table.withdraw_claims(hour, attempt.id)  # last: until then they say where the files are
+    if final:
+        table.withdraw_claims(hour, attempt.id)  # last: until then they say where the files are
     logger.info("%s: removed %d files of attempt %s", hour, len(found), attempt.id)
     return len(found)
 

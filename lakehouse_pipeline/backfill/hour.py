@@ -24,6 +24,7 @@ from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.engines.capabilities import capabilities
 from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.preflight import check_tasks
 from lakehouse_pipeline.engines.sessions import cores_of
@@ -148,6 +149,7 @@ class _AttemptOfHour:
     checks: tuple[Check, ...] = ()
     sample_keys: tuple[str, ...] = ()
     attempt_id: str = ""
+    tasks_may_go_on: bool = False
 
     def skip(self) -> HourResult:
         """Leave the hour as it is. Nothing is written: somebody else may be at work on it, forced to."""
@@ -168,7 +170,12 @@ class _AttemptOfHour:
         # `missing: empty`: an hour without objects is an hour without rows, and needs no engine.
         session = self.bench.session() if inputs.source else None
         if session:
-            check_tasks(session, self.table.files, self.table.metadata_url)
+            # What a late task writes after the hour has failed is removed before the hour is written again.
+            self.tasks_may_go_on = not capabilities(session).local_tasks
+            objects = [(self.table.files, self.table.metadata_url)]
+            if self.bench.spec.source.reader == "arrow":  # tasks read it, with what may be another principal
+                objects.append((self.bench.warehouse.files, inputs.source[0].url))
+            check_tasks(session, self.table.location, objects)
         attempt = Attempt(
             id=new_attempt_id(),
             run_id=self.bench.run_id,
@@ -177,7 +184,7 @@ class _AttemptOfHour:
             replaces=replaces,
             source=self.plan.source,
             recipe=self.plan.recipe,
-            buckets=bucket_count(self.bench.spec, inputs.bytes, cores_of(session)) if session else 0,
+            buckets=bucket_count(self.bench.spec, self.plan.hour, inputs.bytes, cores_of(session)) if session else 0,
         )
         self.attempt_id, earlier = attempt.id, self.held.record
         self.held.advance(epoch=earlier.epoch + 1, state="open", attempt=attempt, outcome=None)
@@ -193,7 +200,7 @@ class _AttemptOfHour:
                 seal = self._empty(attempt)
             self.held.advance(state="sealed", attempt=attempt.model_copy(update={"seal": seal}))
         except BaseException as error:
-            self._close(attempt, error)
+            self._close(attempt, error, keep=self.tasks_may_go_on)
             raise
         self._emit("attempt.sealed", files=seal.files, rows=seal.rows)
         return self._commit()
@@ -258,27 +265,30 @@ class _AttemptOfHour:
         self._emit("attempt.committed", snapshot_id=replaced.snapshot_id)
         return self._result(committed)
 
-    def _close(self, attempt: Attempt, error: BaseException) -> None:
+    def _close(self, attempt: Attempt, error: BaseException, *, keep: bool = False) -> None:
         """Remove what an attempt wrote that is not part of the table, and say what cannot be removed now.
+
+        With `keep` the record goes on to name the attempt, so that the next one removes its files once more.
 
         The record comes first: whoever still means to commit the attempt is refused from then on. Where it is not this
         run's any more, or the answer to the writing of the seal was lost, somebody may have taken the attempt further.
         """
         with _told(f"attempt {attempt.id} of {self.plan.hour}"):
             try:
-                self.held.advance(state="idle", attempt=None, outcome=self._outcome("failed", error))
+                kept = attempt if keep else None
+                self.held.advance(state="idle", attempt=kept, outcome=self._outcome("failed", error))
             except CommitConflictError:
                 if self._is_recorded(attempt) or self.table.was_committed(attempt.id):
                     return
             if attempt.snapshot_id is None:
-                self._remove(attempt)
+                self._remove(attempt, final=not keep)
             else:  # an earlier run sent it: it may have landed in a snapshot that was expired since
                 logger.warning("%s: the files of attempt %s stay: it was sent before", self.plan.hour, attempt.id)
         self._emit("attempt.closed", error=type(error).__name__)
 
-    def _remove(self, attempt: Attempt) -> None:
+    def _remove(self, attempt: Attempt, *, final: bool = True) -> None:
         with _told(f"attempt {attempt.id} of {self.plan.hour}"):
-            remove_files(self.table, self.plan.hour, attempt)
+            remove_files(self.table, self.plan.hour, attempt, final=final)
 
     def _is_recorded(self, attempt: Attempt) -> bool:
         """Tell whether the hour's record, as it is now, holds an attempt."""

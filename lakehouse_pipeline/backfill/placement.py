@@ -7,7 +7,7 @@ range.
 
 import math
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,7 @@ from pyspark.sql.types import DataType, DateType, StructType, TimestampNTZType, 
 from lakehouse_pipeline.backfill.views import task_count
 from lakehouse_pipeline.config.table import SortField, TableSpec
 from lakehouse_pipeline.engines.capabilities import capabilities
+from lakehouse_pipeline.hours import HOUR, HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET
 
 SAMPLED_ROWS_A_BUCKET = 2_000  # a bucket then misses its share by some 5 %, whatever the distribution
@@ -31,15 +32,24 @@ _EPOCH = date(1970, 1, 1)
 Bound = tuple[Any, ...]
 
 
-def bucket_count(spec: TableSpec, size: int, cores: int) -> int:
+def bucket_count(spec: TableSpec, hour: HourWindow, size: int, cores: int) -> int:
     """Give the number that every `_bucket` of an hour is below, so that its files can be named.
 
     Args:
         spec: its sort order and file size.
+        hour: the hour.
         size: bytes of the source: the best guess there is at the bytes of the files.
         cores: tasks that run at once.
     """
-    return max(1, math.ceil(size / spec.file_size)) if spec.sort else task_count(size, cores)
+    return max(1, math.ceil(size * share_of(spec, hour) / spec.file_size)) if spec.sort else task_count(size, cores)
+
+
+def share_of(spec: TableSpec, hour: HourWindow) -> float:
+    """Guess the share of its source that is an hour's: files may hold a day's hours, or all of a table's."""
+    span = spec.source.span(hour)
+    if span is None:
+        span = (spec.start.start, spec.end.start if spec.end else spec.start.start + timedelta(days=1))
+    return HOUR / max(span[1] - span[0], HOUR)
 
 
 def into_buckets(frame: DataFrame, spec: TableSpec, buckets: int, bounds: Sequence[Bound]) -> DataFrame:
@@ -57,7 +67,8 @@ def into_buckets(frame: DataFrame, spec: TableSpec, buckets: int, bounds: Sequen
     known = capabilities(frame.sparkSession)
     order = [F.desc(field.column) if field.descending else F.asc(field.column) for field in spec.sort]
     if not known.keeps_sort:
-        return placed.withColumn(_ROW, F.row_number().over(Window.partitionBy(BUCKET).orderBy(*order)))
+        number = F.row_number().over(Window.partitionBy(BUCKET).orderBy(*order))
+        return placed.withColumn(_unused(_ROW, placed.columns), number)
     if not bounds:
         placed = placed.repartition(1)
     elif known.places_exactly:
@@ -65,6 +76,14 @@ def into_buckets(frame: DataFrame, spec: TableSpec, buckets: int, bounds: Sequen
     else:
         placed = placed.repartition(len(bounds) + 1, F.col(BUCKET))
     return placed.sortWithinPartitions(BUCKET, *order)
+
+
+def _unused(name: str, columns: Sequence[str]) -> str:
+    """Give a name that no column has, in whatever case."""
+    taken = {column.casefold() for column in columns}
+    while name.casefold() in taken:
+        name += "_"
+    return name
 
 
 def bounds_of(sample: pa.Table, sort: Sequence[SortField], buckets: int) -> list[Bound]:

@@ -1,13 +1,16 @@
 """Some rows of an hour as its table would get them: read, judged and transformed, and written nowhere.
 
 The whole hour is gone through once, so that its counts are those of a run. Rejected rows lie in a temporary folder of
-this machine as long as that takes.
+this machine as long as that takes. Tasks that run elsewhere do not see that folder: what they read, left and rejected
+is then not known, and they write nothing.
 """
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,15 +22,19 @@ from lakehouse_pipeline.backfill.arrange import arranged, new_columns
 from lakehouse_pipeline.backfill.inputs import Aside, Counts
 from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, observe_inputs
+from lakehouse_pipeline.backfill.views import SMALL_INPUT
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
+from lakehouse_pipeline.engines.capabilities import capabilities
 from lakehouse_pipeline.engines.failures import translated
+from lakehouse_pipeline.engines.preflight import check_tasks
 from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.tasks import ended_with, map_in_arrow
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.objects import ObjectInfo
 
 SHOWN_ROWS = 10
 SHOWN_REJECTS = 3
@@ -48,9 +55,10 @@ class HourPreview:
         rows_out: all of them.
         rows_read: good rows of the hour that the readers gave; None where the engine need not have read them.
         left: rows that were left to other hours; None as above.
-        rejected: rows that would be kept as rejects.
+        rejected: rows that would be kept as rejects; None where it is not known.
         elsewhere: rows of other hours behind the transform: a run would fail at the first.
         rejects: some of the rejected rows: where they stand, and why.
+        counted: what was read, left and rejected is known; it is not where tasks that run elsewhere have read.
     """
 
     hour: HourWindow
@@ -60,9 +68,10 @@ class HourPreview:
     rows_out: int = 0
     rows_read: int | None = 0
     left: int | None = 0
-    rejected: int = 0
+    rejected: int | None = 0
     elsewhere: int = 0
     rejects: tuple[str, ...] = ()
+    counted: bool = True
 
 
 def preview_hour(
@@ -77,7 +86,7 @@ def preview_hour(
         session: gives Spark's session; not asked for where there is nothing to read.
 
     Raises:
-        ConfigurationError: the spec, the transform and the table do not fit.
+        ConfigurationError: the spec, the transform and the table do not fit; or the engine's tasks cannot do the work.
         DataError: the objects are not what the spec says.
         TransientError: the store or the catalog did not answer.
     """
@@ -88,9 +97,12 @@ def preview_hour(
         return HourPreview(hour, 0, columns)
     plan = HourPlan(hour, inputs, source="", recipe="", step="run", why="only looked at")
     unsorted = spec.model_copy(update={"sort": ()})  # any ten rows will do
+    spark = session()
+    _check_tasks(spark, spec, warehouse, table, plan)
+    counted = _is_counted(spark, spec, plan)
     with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
-        aside = Aside(LakehouseFileIO({}), f"file://{folder}")
-        found, counts = _run(session(), unsorted, plan, warehouse.files, columns=columns, aside=aside)
+        aside = Aside(LakehouseFileIO({}) if counted else Nowhere({}), f"file://{folder}")
+        found, counts = _run(spark, unsorted, plan, warehouse.files, columns=columns, aside=aside)
         rejecting = "reject" in (spec.source.bad_rows, spec.other_hours)
         return HourPreview(
             hour=hour,
@@ -100,10 +112,49 @@ def preview_hour(
             rows_out=pc.sum(found["_rows"]).as_py() or 0,
             rows_read=counts.rows if counts else None,
             left=counts.left if counts else None,
-            rejected=aside.count_rejects() if rejecting else 0,
+            rejected=_rejected(aside, rejecting=rejecting) if counted else None,
             elsewhere=pc.sum(found["_elsewhere"]).as_py() or 0,
             rejects=tuple(islice(_reasons(aside), SHOWN_REJECTS)) if rejecting else (),
+            counted=counted,
         )
+
+
+def _check_tasks(
+    session: SparkSession, spec: TableSpec, warehouse: Warehouse, table: HourlyTable | None, plan: HourPlan
+) -> None:
+    """Ask the tasks what an hour's run asks them; without a table the sources have to do."""
+    objects = [(table.files, table.metadata_url)] if table else []
+    if spec.source.reader == "arrow":
+        objects.append((warehouse.files, plan.inputs.source[0].url))
+    check_tasks(session, table.location if table else spec.source.path, objects)
+
+
+def _is_counted(session: SparkSession, spec: TableSpec, plan: HourPlan) -> bool:
+    """Tell whether this machine learns what the readers met: its own tasks write it here, and so does the driver."""
+    by_driver = spec.source.reader == "spark" or plan.inputs.bytes <= SMALL_INPUT  # or asked of Spark by the driver
+    return capabilities(session).local_tasks or by_driver
+
+
+def _rejected(aside: Aside, *, rejecting: bool) -> int:
+    return aside.count_rejects() if rejecting else 0
+
+
+class Nowhere(LakehouseFileIO):
+    """Takes what tasks elsewhere put aside, and keeps none of it: they share no folder with this machine.
+
+    A view without an aside would not do: it fails at a bad row that the hour's run keeps aside.
+    """
+
+    def put(
+        self,
+        url: str,
+        body: bytes | BinaryIO,  # noqa: ARG002  # the FileIO's signature
+        *,
+        if_absent: bool = False,  # noqa: ARG002  # the same
+        if_match: str | None = None,  # noqa: ARG002  # the same
+    ) -> ObjectInfo:
+        """Write nothing."""
+        return ObjectInfo(url, size=0, etag="", modified=datetime.now(UTC))
 
 
 def _run(
@@ -115,7 +166,7 @@ def _run(
     columns: tuple[Column, ...],
     aside: Aside,
 ) -> tuple[pa.Table, Counts | None]:
-    buckets = bucket_count(spec, plan.inputs.bytes, cores_of(session))
+    buckets = bucket_count(spec, plan.hour, plan.inputs.bytes, cores_of(session))
     with (
         translated(f"{spec.name} {plan.hour}"),
         ended_with(session, f"preview-{plan.hour}"),

@@ -19,6 +19,11 @@ def preview_lines(preview: HourPreview, width: int) -> list[str]:
     lines += [f"rejected: {reason}" for reason in preview.rejects]
     if preview.elsewhere:
         lines.append(f"{preview.elsewhere:,} rows behind the transform are of other hours: a run fails at the first")
+    if not preview.counted:
+        lines.append(
+            "not known: rows that were read, left to other hours and rejected; this engine's tasks run elsewhere, "
+            "and a preview lets them write nothing"
+        )
     return [*lines, "nothing was written"]
 
 

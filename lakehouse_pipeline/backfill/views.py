@@ -6,7 +6,6 @@ broadcasts them in joins. `reader: spark` is elsewhere, and comes in through the
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
 from functools import partial
 
 import pyarrow as pa
@@ -65,14 +64,17 @@ def splits_of(files: LakehouseFileIO, view: View) -> tuple[Split, ...]:
     return plan_splits(files, view.objects, view.format, target_bytes=SPLIT_BYTES)
 
 
-def sample_view(session: SparkSession, files: LakehouseFileIO, view: View, cores: int) -> tuple[DataFrame, int]:
+def sample_view(
+    session: SparkSession, files: LakehouseFileIO, view: View, cores: int, share: float
+) -> tuple[DataFrame, int]:
     """Make a frame of some of a view's rows, spread over its objects, and give the bytes that they lie in.
 
-    Bad rows are passed over: whoever reads the whole view meets them.
+    Bad rows are passed over: whoever reads the whole view meets them. Of files that hold many hours, of which only a
+    `share` is wanted, more is read: they tend to be in the order of time.
     """
     splits = plan_splits(files, view.objects, view.format, target_bytes=max(LEAST_SAMPLE_BYTES, view.bytes // 1000))
-    count = max(LEAST_SAMPLES, len(splits) // 100)
-    chosen = [splits[len(splits) * (2 * part + 1) // (2 * count)] for part in range(min(count, len(splits)))]
+    count = min(len(splits), math.ceil(max(LEAST_SAMPLES, len(splits) / 100) / share))
+    chosen = [splits[len(splits) * (2 * part + 1) // (2 * count)] for part in range(count)]
     tasks = balance(chosen, min(len(chosen), cores))
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -114,19 +116,23 @@ def read_splits(
 ) -> Iterator[pa.RecordBatch]:
     """Read splits one after the other, and count; the rows that a task rejects are kept in one object.
 
+    The object is put by a reading that came to its end only: a task may run twice, and a run that is closed early, as
+    below a LIMIT, or that fails must not put its part in the place of the whole.
+
     Raises:
         DataError: the objects are not what the view says.
     """
     rejects = _rejects(view, task)
-    with closing(rejects) if rejects else nullcontext():
-        on_other = rejects if rejects and view.hour and view.hour.reject else hour_rows.fail
-        hour = HourRows(view.hour, on_other) if view.hour else None
-        for split in splits:
-            on_bad = rejects if rejects and view.keeps_bad else failing(partial(line_of, files, split))
-            for batch in read_split(files, split, view.schema, provenance=view.provenance, on_bad=on_bad, hour=hour):
-                counts.rows += batch.num_rows
-                yield batch
-        counts.left += hour.left if hour else 0
+    on_other = rejects if rejects and view.hour and view.hour.reject else hour_rows.fail
+    hour = HourRows(view.hour, on_other) if view.hour else None
+    for split in splits:
+        on_bad = rejects if rejects and view.keeps_bad else failing(partial(line_of, files, split))
+        for batch in read_split(files, split, view.schema, provenance=view.provenance, on_bad=on_bad, hour=hour):
+            counts.rows += batch.num_rows
+            yield batch
+    counts.left += hour.left if hour else 0
+    if rejects:
+        rejects.close()
 
 
 def _rejects(view: View, task: int) -> Rejects | None:

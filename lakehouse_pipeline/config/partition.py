@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import ConfigurationError
 
+MAX_OPEN = 400  # partitions that a task writes at once, a local file each; systems let a process open 1024
+
 _FORMS = "a column, identity(column), bucket(16, column), truncate(4, column), or year, month, day (column)"
 _CALL = re.compile(r"([a-z]+) *\((?: *([^(),]*?) *,)? *([^(),]+?) *\)")
 _WIDTH = re.compile(r"[1-9][0-9]{0,8}")
@@ -38,7 +40,7 @@ def read_field(text: str) -> tuple[str, str]:
     """Give the transform, in Iceberg's text, and the column; a bare column is `identity`.
 
     Raises:
-        ConfigurationError: the text is no partition field.
+        ConfigurationError: the text is no partition field, or one of more buckets than a task can write.
     """
     if "(" not in text and ")" not in text:
         return "identity", text
@@ -47,6 +49,11 @@ def read_field(text: str) -> tuple[str, str]:
     if name == "hour":
         raise ConfigurationError(f"{text!r}: the table is partitioned by `hour` already; take it out")
     if name in _WITH_WIDTH and width and _WIDTH.fullmatch(width):
+        if name == "bucket" and int(width) > MAX_OPEN:
+            raise ConfigurationError(
+                f"{text!r}: a hash mixes the rows of all {width} buckets whatever their order is, and a task writes at "
+                f"most {MAX_OPEN} partitions at once; write {MAX_OPEN} or less"
+            )
         return f"{name}[{width}]", column
     if width is None and name in {"identity", "year", "month", "day"}:
         return name, column

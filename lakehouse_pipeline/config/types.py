@@ -31,6 +31,8 @@ PRIMITIVES = (
 )
 MAX_PRECISION = 38  # Iceberg's spec, primitive types: decimal(P, S), "precision must be 38 or less"
 
+_RESERVED = frozenset({"_bucket", "_elsewhere", "_file", "_position", "_row", "_rows"})
+
 _DECIMAL = re.compile(r"decimal\( *([0-9]{1,4}) *, *([0-9]{1,4}) *\)")
 _HEAD = re.compile(r"[A-Za-z_0-9]*")
 _NESTED = re.compile(r"(struct|list|map) *<(.*)>", re.DOTALL)
@@ -294,15 +296,16 @@ def _pairs(value: object) -> list[tuple[str, object]]:
     raise ConfigurationError(f"must be a mapping of column names to types, such as {{id: long!}}, not {said}")
 
 
-def _is_ours(name: str) -> bool:
-    return name in {"_file", "_position", "_bucket"}  # these travel beside the rows of an hour
+def is_reserved(name: str) -> bool:
+    """Tell whether a column of the table would meet one of ours, which travel beside an hour's rows or count them."""
+    return name.casefold() in _RESERVED  # Spark sees no case
 
 
 def _begins_with_underscore(name: str) -> bool:
     return name.startswith("_")
 
 
-Columns = Annotated[tuple[Column, ...], BeforeValidator(partial(read_columns, is_reserved=_is_ours))]
+Columns = Annotated[tuple[Column, ...], BeforeValidator(partial(read_columns, is_reserved=is_reserved))]
 RawColumns = Annotated[tuple[Column, ...], BeforeValidator(partial(read_columns, is_reserved=_begins_with_underscore))]
 
 

@@ -3,6 +3,7 @@
 What was guessed, and what could be said beside it, stands in comments.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def spec_text(draft: Draft) -> str:
 def _lines(draft: Draft) -> Iterator[str]:
     name, sample = draft.name, draft.sample
     yield FIRST_LINE
-    yield f"# Drafted from the first {sample.rows:,} rows of {draft.file}: read it, and correct what is wrong."
+    yield f"# Drafted from the first {sample.rows:,} rows of {_quoted(draft.file)}: read it, and correct what is wrong."
     yield f"table: lake.{name}"
     yield "# description: what a row is"
     yield ""
@@ -110,7 +111,7 @@ def _transform_lines(draft: Draft) -> Iterator[str]:
     if draft.hour is None or not draft.hour.sql:
         yield f"# transform: {draft.name}.sql # Spark SQL over `source`; without it the table has the source's columns"
         return
-    yield f"transform: {draft.name}.sql # makes the hour's column out of {_scalar(draft.hour.column)}"
+    yield f"transform: {draft.name}.sql # makes the hour's column out of {_quoted(draft.hour.column)}"
     yield ""
     yield "columns: # of the Iceberg table"
     yield f"  {_computed(draft)}: timestamptz!"
@@ -140,7 +141,7 @@ def _column_lines(draft: Draft, indent: str) -> Iterator[str]:
     for name, (kind, why) in _columns(draft).items():
         note = f" # {why}" if why else ""
         if kind is None:
-            yield f"{indent}# {_scalar(name)}{note}"
+            yield f"{indent}# {_quoted(name)}{note}"
         else:
             yield f"{indent}{_scalar(name)}: {kind}{'!' * (name == key)}{note}"
 
@@ -193,6 +194,11 @@ def _inside(draft: Draft) -> str:
 
 def _hour_or_day(hour: HourWindow) -> str:
     return hour.key[:10] if hour.start.hour == 0 else hour.key
+
+
+def _quoted(text: str) -> str:
+    """Write text for a comment, which ends where its line does: names of columns and files may hold line breaks."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _scalar(text: str) -> str:

@@ -74,9 +74,8 @@ def engine_kind(engine: str) -> EngineKind:
         return "sail"
     if engine == "yarn" or engine.startswith(("spark://", "k8s://")):
         return "cluster"
-    raise ConfigurationError(
-        f"engine: {engine!r} is no engine; write local[*], spark://…, yarn, k8s://…, sc://… or sail"
-    )
+    # The text is not shown: a mistyped address may hold a token.
+    raise ConfigurationError("engine: is no engine; write local[*], spark://…, yarn, k8s://…, sc://… or sail")
 
 
 def capabilities(session: SparkSession) -> Capabilities:

@@ -3,10 +3,12 @@
 Everything that is wrong is said at once, with the host that it is wrong on.
 """
 
+import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 from pyspark import cloudpickle
@@ -18,37 +20,49 @@ from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
-# What tasks import, and how many parts of the version have to be the driver's: what is pickled here is read there.
-LIBRARIES = ("pyarrow", "pyiceberg", "fastavro", "pydantic", "numpy", "boto3", "tenacity")
+# What tasks import; docs/engines.md names them, too.
+LIBRARIES = ("pyarrow", "pyiceberg", "fastavro", "pydantic", "pyyaml", "numpy", "boto3", "tenacity")
+# What is pickled here is read there.
 _SAME_RELEASE = {"pyiceberg": 2, "pydantic": 1, "pyarrow": 0}  # parts of the version that have to agree
+
+# The module whose functions tasks run: with it they import all that they need. By name, as it stands in a layer above.
+_WORK = "lakehouse_pipeline.backfill.etl"
 
 _TASKS_A_CORE = 2  # more than cores, so that every executor gets one
 _COLUMNS = "host string, problem string"
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Objects = Sequence[tuple[LakehouseFileIO, str]]
+
+# What was found good. Neither a FileIO nor a metadata file's URL will do for a key: both are new at every commit, and
+# a FileIO holds credentials. Sessions that ended take their places along.
+_checked: WeakKeyDictionary[SparkSession, set[str]] = WeakKeyDictionary()
 
 
-def check_tasks(session: SparkSession, files: LakehouseFileIO, url: str) -> None:
-    """Run a small task on every executor, and ask it for its libraries and the store; nothing where tasks run here.
+def check_tasks(session: SparkSession, place: str, objects: Objects) -> None:
+    """Run a small task on every executor, and ask it for its libraries and the stores; once for a place.
+
+    Nothing is asked where tasks run here.
 
     Args:
         session: where the tasks run.
-        files: the store.
-        url: an object that is there.
+        place: what the objects stand for, such as a table's location; one that was found good is not asked for again.
+        objects: that are there, one a store, each with the store as tasks get it.
 
     Raises:
         ConfigurationError: names what is wrong, and on which host.
     """
-    if capabilities(session).ships:
-        _check_once(session, files, url)
+    if not capabilities(session).ships or place in _checked.get(session, ()):
+        return
+    _check(session, objects)
+    _checked.setdefault(session, set()).add(place)
 
 
-@cache
-def _check_once(session: SparkSession, files: LakehouseFileIO, url: str) -> None:
+def _check(session: SparkSession, objects: Objects) -> None:
     tasks = cores_of(session) * _TASKS_A_CORE
     here = {name: importlib.metadata.version(name) for name in LIBRARIES}
     try:
-        answers = session.range(0, tasks, 1, tasks).mapInArrow(question(here, _SAME_RELEASE, files, url), _COLUMNS)
+        answers = session.range(0, tasks, 1, tasks).mapInArrow(question(here, _SAME_RELEASE, objects), _COLUMNS)
         rows = answers.toArrow().to_pylist()
     except PySparkException as error:
         raise ConfigurationError(f"engine: its tasks cannot do the work: {_said(error)}") from None
@@ -69,16 +83,15 @@ def _said(error: PySparkException) -> str:
     )
 
 
-def question(here: dict[str, str], same: dict[str, int], files: LakehouseFileIO, url: str) -> Task:
+def question(here: dict[str, str], same: dict[str, int], objects: Objects) -> Task:
     """Make the task that asks.
 
     Args:
         here: the driver's versions, by library.
         same: how many parts of a version have to agree; 0 for those that are not named.
-        files: the store.
-        url: an object that is there.
+        objects: that are there, each with its store.
     """
-    store = cloudpickle.dumps(files)  # type: ignore[no-untyped-call]
+    look = cloudpickle.dumps(partial(seen, objects))  # type: ignore[no-untyped-call]
 
     # It travels by value, and imports where it is: whether our package is there is one of its questions.
     def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -99,10 +112,10 @@ def question(here: dict[str, str], same: dict[str, int], files: LakehouseFileIO,
                 problems.append(f"{name} is {there}, the driver's is {wanted}: install the same")
         if not problems:
             try:
-                if pickle.loads(store).head(url) is None:  # noqa: S301  # from the driver
-                    problems.append(f"{url} is not there: the store has to be one that every task sees")
+                problems = pickle.loads(look)()  # noqa: S301  # from the driver
             except Exception as error:  # noqa: BLE001  # whatever it is, the driver says it
-                problems.append(f"{url} cannot be reached ({type(error).__name__}: {error})")
+                missed = f"our package cannot be imported ({type(error).__name__}: {error})"
+                problems = [f"{missed}: install what it misses there"]
         for _ in batches:
             pass
         answers = [{"host": socket.gethostname(), "problem": problem} for problem in problems or [""]]
@@ -110,3 +123,20 @@ def question(here: dict[str, str], same: dict[str, int], files: LakehouseFileIO,
         yield pyarrow.RecordBatch.from_pylist(answers, schema=pyarrow.schema(fields))
 
     return ask
+
+
+def seen(objects: Objects) -> list[str]:
+    """Say in a task what is wrong with its view of the stores.
+
+    Raises:
+        Exception: something that our package stands on is not there.
+    """
+    importlib.import_module(_WORK)
+    problems = []
+    for files, url in objects:
+        try:
+            if files.head(url) is None:
+                problems.append(f"{url} is not there: the store has to be one that every task sees")
+        except Exception as error:  # noqa: BLE001  # whatever it is, the driver says it
+            problems.append(f"{url} cannot be reached ({type(error).__name__}: {error})")
+    return problems

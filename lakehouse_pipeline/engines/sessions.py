@@ -6,15 +6,14 @@ mode is on, so that a cast that loses something fails.
 
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import grpc
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -50,6 +49,10 @@ LOCAL_SETTINGS: Mapping[str, str] = {
 
 CONNECT_PORT = 15002  # Spark Connect's
 REACHED_WITHIN_S = 10.0
+
+# What PySpark takes. It is stricter than a URL, so that no part of a token is ever taken for a host, a port or a path.
+_ADDRESS = re.compile(r"sc://(?:\[([\da-fA-F:.]+)\]|([\w.-]+))(?::(\d{1,5}))?(?:/(?:;[^;=/?#\s]+=[^;=/?#\s]*)*)?")
+_LAST_PORT = 65_535
 
 _MANY_ROWS = 1_000_000  # more than any engine has cores
 
@@ -100,16 +103,31 @@ def _no_spark(engine: str, error: Exception) -> str:
 
 
 def _connected(engine: str) -> SparkSession:
+    # Not at the top: tasks import this module by way of `backfill.etl`, and need not have gRPC.
+    import grpc  # noqa: PLC0415
+
     address = _sail() if engine == "sail" else engine
-    parts = urlsplit(address)
-    shown = f"sc://{parts.hostname}:{parts.port or CONNECT_PORT}"  # what follows may hold a token
+    host, port = _host_and_port(address)
     try:
         # PySpark would try again for ten minutes without a word.
-        socket.create_connection((parts.hostname or "", parts.port or CONNECT_PORT), REACHED_WITHIN_S).close()
+        socket.create_connection((host, port), REACHED_WITHIN_S).close()
         return SparkSession.builder.remote(address).getOrCreate()
     except (OSError, PySparkException, grpc.RpcError) as error:
         said = str(error).strip().partition("\n")[0]
+        shown = f"sc://{f'[{host}]' if ':' in host else host}:{port}"  # what follows may hold a token
         raise ConfigurationError(f"engine: {shown} cannot be reached ({type(error).__name__}: {said})") from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    found = _ADDRESS.fullmatch(address)
+    port = int(found[3] or CONNECT_PORT) if found else 0
+    if found is None or not 0 < port <= _LAST_PORT:
+        # The text is not shown: nobody can tell which part of it is the token.
+        raise ConfigurationError(
+            "engine: is no address; write sc://host:port/;token=…, with a slash before the first semicolon and with "
+            "%3D, %2F, %3F, %23 and %3B for = / ? # ; in a value"
+        )
+    return found[1] or found[2], port
 
 
 @cache

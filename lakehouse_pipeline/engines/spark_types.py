@@ -45,11 +45,6 @@ def spark_schema(schema: pa.Schema) -> StructType:
     return StructType([_field(field, field.name) for field in schema])
 
 
-def spark_type(field: pa.Field) -> DataType:
-    """Give the Spark type of one Arrow field."""
-    return _type(field.type, field.name)
-
-
 def _field(field: pa.Field, path: str) -> StructField:
     return StructField(field.name, _type(field.type, path), field.nullable)
 

@@ -3,7 +3,7 @@
 An engine calls a job failed with its first failed task, while the others go on; Spark calls a killed task ended before
 its worker is. Where tasks run on this machine, the driver therefore keeps a file that stands for the hour: a task holds
 a lock on it as long as it works, and stops between two batches once the file is gone. Elsewhere the engine is asked to
-interrupt its tasks, and what they write until they hear of it falls to the next attempt of the hour.
+interrupt its tasks, and what they write until they hear of it is removed before the hour is written again.
 """
 
 import fcntl

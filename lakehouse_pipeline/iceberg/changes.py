@@ -110,11 +110,13 @@ class Difference:
         text: what differs.
         change: what brings the table to its spec; None where Iceberg, or care for the data, forbids it.
         way_out: what to do instead, for a difference without a change.
+        stops: whether no hour runs until it is gone; what only describes the table stops none.
     """
 
     text: str
     change: Change | None = None
     way_out: str = ""
+    stops: bool = True
 
     def __str__(self) -> str:
         """Say the difference and what can be done about it, in one line."""

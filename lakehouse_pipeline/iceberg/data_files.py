@@ -16,7 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.transforms import BucketTransform, HourTransform
 
+from lakehouse_pipeline.config.partition import MAX_OPEN
 from lakehouse_pipeline.errors import DataError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.claims import claim
@@ -38,8 +41,6 @@ ROW_GROUP_BYTES = 128 * 1024**2  # Iceberg's default of write.parquet.row-group-
 ROW_GROUP_ROWS = 1024**2  # PyIceberg's default of write.parquet.row-group-limit
 SMALLEST_ROW_GROUP = 256 * 1024  # bytes of Arrow: below that a file rolls rather than getting a sliver
 TRIES = 16  # names that a file may find taken before its writer gives up
-
-MAX_OPEN = 400  # partitions that a task writes at once, a local file each; systems let a process open 1024
 
 WRITTEN = pa.schema(
     [
@@ -137,8 +138,7 @@ class _Task:
             fields = ", ".join(f.name for f in self.target.spec.fields)
             raise DataError(
                 f"rows of more than {MAX_OPEN} partitions ({fields}) come mixed in one task; the first that came back "
-                f"is {self.finished[key].path}. Sort the table by the columns that it is partitioned by, so that the "
-                "rows of a partition come together, or partition it by less"
+                f"is {self.finished[key].path}. {_way_out(self.target.spec)}"
             )
         writer = self.writers.pop(key, None)
         if writer is None:
@@ -258,6 +258,20 @@ class _PartitionWriter:
             entry = _entry(partition, url, size, file.rows, statistics)
             return WrittenFile(url, file.rows, size, etag, encode_entry(entry, self.target.spec, self.target.schema))
         raise SafetyError(f"{TRIES} names of file {number} in bucket {self.bucket} are taken: {url}")
+
+
+def _way_out(spec: PartitionSpec) -> str:
+    """Say what brings the rows of a partition together: sorting does, unless the partitions are of a hash."""
+    hashes = [field for field in spec.fields if isinstance(field.transform, BucketTransform)]
+    if not hashes:
+        return (
+            "Sort the table by the columns that it is partitioned by, so that the rows of a partition come together, "
+            "or partition it by less"
+        )
+    said = ", ".join(f"{field.name} is {field.transform}" for field in hashes)
+    others = [f for f in spec.fields if f not in hashes and not isinstance(f.transform, HourTransform)]
+    sort = f", and sort the table by the columns of {', '.join(f.name for f in others)}" if others else ""
+    return f"Buckets are of a hash ({said}), so that no sort brings their rows together: write a smaller n{sort}"
 
 
 def _entry(partition: Mapping[str, Any], url: str, size: int, rows: int, statistics: Mapping[str, Any]) -> Entry:

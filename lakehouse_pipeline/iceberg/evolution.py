@@ -31,6 +31,8 @@ from lakehouse_pipeline.iceberg.changes import (
 from lakehouse_pipeline.iceberg.manifests import FORMAT_VERSION, codec_of
 from lakehouse_pipeline.iceberg.schemas import schema_of, type_name
 
+DESCRIPTION = "comment"  # the property that engines show as a table's description
+
 
 def plan_changes(metadata: TableMetadata, spec: TableSpec) -> ChangePlan:
     """Hold a table against its spec. Pure."""
@@ -40,6 +42,7 @@ def plan_changes(metadata: TableMetadata, spec: TableSpec) -> ChangePlan:
         *_partition_differences(metadata, spec),
         *_sort_differences(metadata, spec),
         *_property_differences(metadata, spec),
+        *_description_differences(metadata, spec),
     )
     return ChangePlan(spec.name, f"{spec.file}: the table {spec.table}", differences)
 
@@ -48,12 +51,13 @@ def check_agrees(metadata: TableMetadata, spec: TableSpec) -> None:
     """Hold a table against its spec.
 
     Raises:
-        ConfigurationError: lists every difference, one a line.
+        ConfigurationError: lists every difference that stops an hour, one a line.
     """
     plan = plan_changes(metadata, spec)
-    if not plan.differences:
+    stopping = [each for each in plan.differences if each.stops]
+    if not stopping:
         return
-    lines = [f"{plan.spec} differs from its spec:", *(f"  {each}" for each in plan.differences)]
+    lines = [f"{plan.spec} differs from its spec:", *(f"  {each}" for each in stopping)]
     if plan.refused:
         lines.append("Change the spec, or the table, so that they agree")
     else:
@@ -241,3 +245,10 @@ def _property_differences(metadata: TableMetadata, spec: TableSpec) -> Iterator[
         if given != value and key != "format-version":  # that is none of its properties once the table is made
             said = "is not set in the table" if given is None else f"is {given!r} in the table"
             yield Difference(f"property {key} {said}, {value!r} in the spec", SetProperty(key, value))
+
+
+def _description_differences(metadata: TableMetadata, spec: TableSpec) -> Iterator[Difference]:
+    given = metadata.properties.get(DESCRIPTION)
+    if spec.description and given != spec.description and DESCRIPTION not in spec.properties:
+        said = "has no description" if given is None else f"is described as {given!r}"
+        yield Difference(f"it {said}", SetProperty(DESCRIPTION, spec.description), stops=False)

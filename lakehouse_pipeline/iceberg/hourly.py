@@ -136,10 +136,6 @@ class HourlyTable:
         """The table's store, without anything that a task must not get."""
         return store_of(self.table.io.properties)
 
-    def has_snapshot(self, snapshot_id: int) -> bool:
-        """Tell whether a snapshot is in the table's metadata."""
-        return self.table.metadata.snapshot_by_id(snapshot_id) is not None
-
     def live(self, hour: HourWindow) -> list[LiveFile]:
         """List the hour's live files, delete files included.
 

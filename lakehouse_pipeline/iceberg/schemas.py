@@ -17,7 +17,7 @@ from pyiceberg.transforms import HourTransform, IdentityTransform, parse_transfo
 
 from lakehouse_pipeline.config.table import SortField as SpecSortField
 from lakehouse_pipeline.config.table import TableSpec
-from lakehouse_pipeline.config.types import Column, ListType, StructType, nested_type
+from lakehouse_pipeline.config.types import Column, ListType, StructType, is_reserved, nested_type
 from lakehouse_pipeline.errors import ConfigurationError
 
 FIELD_ID = b"PARQUET:field_id"  # Arrow's name of the metadata that holds a column's id in Parquet
@@ -61,6 +61,12 @@ def columns_of(schema: Schema) -> tuple[Column, ...]:
     Raises:
         ConfigurationError: a column's name or type is none that a spec could have.
     """
+    reserved = [field.name for field in schema.fields if is_reserved(field.name)]
+    if reserved:
+        raise ConfigurationError(
+            f"the table has columns that cannot be written: {', '.join(map(repr, reserved))} "
+            f"{'is a reserved name' if len(reserved) == 1 else 'are reserved names'}; rename them in the table"
+        )
     try:
         return tuple(
             Column(name=field.name, type=type_name(field.field_type), required=field.required)

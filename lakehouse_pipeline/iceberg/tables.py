@@ -27,7 +27,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.iceberg.changes import ChangePlan, refuse_impossible, run_changes
-from lakehouse_pipeline.iceberg.evolution import check_agrees, plan_changes
+from lakehouse_pipeline.iceberg.evolution import DESCRIPTION, check_agrees, plan_changes
 from lakehouse_pipeline.iceberg.schemas import partition_spec_of, schema_of, sort_order_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
@@ -93,6 +93,7 @@ def create_table(catalog: Catalog, spec: TableSpec, columns: tuple[Column, ...])
         TransientError: the catalog cannot be reached.
     """
     schema = schema_of(columns)
+    described = {DESCRIPTION: spec.description} if spec.description else {}
     with translated(f"create {spec.table}", catalog.properties):
         with suppress(NamespaceAlreadyExistsError, sqlalchemy.exc.IntegrityError):  # the latter is a SQL catalog's
             catalog.create_namespace(spec.table.rpartition(".")[0])
@@ -102,7 +103,7 @@ def create_table(catalog: Catalog, spec: TableSpec, columns: tuple[Column, ...])
                 schema,
                 partition_spec=partition_spec_of(schema, spec),
                 sort_order=sort_order_of(schema, spec),
-                properties={**NEW_TABLE_PROPERTIES, **spec.properties},
+                properties={**NEW_TABLE_PROPERTIES, **described, **spec.properties},
             )
         except TableAlreadyExistsError:
             table = catalog.load_table(spec.table)

@@ -43,6 +43,8 @@ EXPIRED = frozenset(
 BARE = frozenset({"400", "403"})  # the same, in the answer to a HEAD, which has no body
 MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NotFound"})
 
+_NOT_ENCRYPTED = "encryption parameters are not applicable"  # S3's words where SSE-C's key opens an object without it
+
 _NOT_CONFIGURATION = (
     boto.HTTPClientError,  # timeouts, resets
     boto.ConnectionError,  # unreachable endpoints, TLS
@@ -119,7 +121,14 @@ def _by_code(code: str, status: int, message: str, *, verb: str, url: str, heade
             f"{said}; check the credentials (s3.access-key-id, s3.secret-access-key, s3.session-token, or boto3's "
             "chain), their rights on this bucket, and this machine's clock"
         )
-    return ConfigurationError(f"{said}; check s3.endpoint, s3.region, the credentials and what the store supports")
+    if _NOT_ENCRYPTED in message.lower():
+        way_out = (
+            "the object is not encrypted with the customer's key that goes with every request (s3.sse.type: custom). "
+            "Encrypt it with the same key, or write the table with s3.sse.type: kms"
+        )
+    else:
+        way_out = "check s3.endpoint, s3.region, the credentials and what the store supports"
+    return ConfigurationError(f"{said}; {way_out}")
 
 
 def _unanswered(error: Exception, verb: str, url: str) -> Exception:

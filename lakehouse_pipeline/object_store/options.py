@@ -32,7 +32,7 @@ class ObjectOptions:
 
     Attributes:
         every: who pays; of every request.
-        opening: SSE-C's key; of every request that writes or reads an object.
+        opening: SSE-C's key; of every request that writes or reads an object, sources that may not have it included.
         making: encryption, ACL, storage class and tags; of every request that begins an object.
     """
 

@@ -114,15 +114,17 @@ class PropertyReading:
             raise ConfigurationError("; ".join(self.problems))
 
     def _refusal(self, name: str) -> str | None:
-        if name in self._known or name.startswith(WITHOUT_EFFECT) or self._is_off(name):
+        if name in self._known or name.startswith(WITHOUT_EFFECT):
             return None
         way_out = next((said for refused, said in REFUSED.items() if _fits(name, refused)), None)
-        if way_out is None and name.startswith("s3."):
-            way_out = "this FileIO knows no such property and would not honour it; docs/s3.md has those it knows"
-        return way_out and f"{name}: {way_out}"
+        if way_out is not None:
+            return None if self._is_off(name) else f"{name}: {way_out}"
+        if name.startswith("s3."):  # even one that says `false`: it may be a known name that is misspelt
+            return f"{name}: this FileIO knows no such property and would not honour it; docs/s3.md has those it knows"
+        return None
 
     def _is_off(self, name: str) -> bool:
-        """Tell whether a feature is switched off; a signer is where remote signing is."""
+        """Tell whether a feature that is refused is switched off; a signer is where remote signing is."""
         text = str(self.properties.get(name) or "").lower()
         if name.startswith("s3.signer") and self._is_said("s3.remote-signing-enabled", FALSE):
             return True

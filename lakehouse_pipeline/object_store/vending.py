@@ -4,12 +4,15 @@ A task gets the endpoint's full URL and a bearer token; the secret that buys tok
 is `renewal`'s.
 """
 
+import base64
+import json
 import logging
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import requests
 from pyiceberg.exceptions import RESTError
@@ -24,6 +27,10 @@ EXPIRES_AT_MS = "s3.session-token-expires-at-ms"
 DRIVERS_KEYS = ("uri", "auth.manager", "ssl")  # PyIceberg's: what renewing takes in the driver, beside `ENDPOINT`
 RENEW_BEFORE_S = 300.0  # Iceberg's VendedCredentialsProvider
 RENEW_BEFORE_SHARE = 0.2  # of the time left, where that is less: credentials may live for less than five minutes
+TOKEN_REUSE_S = 60.0  # an hour sends several jobs, seconds apart: one bearer token does for them
+TOKEN_REUSE_SHARE = 0.2  # of a token's life, where that is less: what a task gets has to outlast it
+
+_bought: MutableMapping[Any, float] = WeakKeyDictionary()  # by AuthManager: when its present token was bought
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,28 @@ class Authority:
             refresh()
         return refresh is not None
 
-    def portable_token(self) -> str | None:
-        """Give a bearer token for tasks, as new as can be had: it has to outlast them. No password is one."""
-        if self.manager is not None:
+    def portable_token(self, clock: Callable[[], float] = time.time) -> str | None:
+        """Give a bearer token for tasks, bought now or just before: it has to outlast them. No password is one."""
+        if self.manager is not None and not self._is_fresh(clock()):
             try:
-                self.renew()
+                if self.renew():
+                    _bought[self.manager] = clock()
             except (requests.RequestException, RESTError) as error:
                 logger.warning("no new token for tasks, they get the present one: %s", type(error).__name__)
+        return self._bearer()
+
+    def _bearer(self) -> str | None:
         kind, _, token = (self.header() or "").partition(" ")
         return token if kind == "Bearer" and token else None
+
+    def _is_fresh(self, now: float) -> bool:
+        """Tell whether the present token was bought for tasks so shortly before that it is as good as a new one."""
+        bought_at = _bought.get(self.manager) if hasattr(self.manager, "_refresh_token") else None
+        if bought_at is None:
+            return False
+        ends_at = _end_of(self._bearer())
+        share = TOKEN_REUSE_S if ends_at is None else (ends_at - bought_at) * TOKEN_REUSE_SHARE
+        return 0 <= now - bought_at < min(TOKEN_REUSE_S, share)
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,15 @@ class Vended:
             EXPIRES_AT_MS: str(int(self.expires_at * 1000)) if self.expires_at else "",
         }
         return {name: value for name, value in said.items() if value}
+
+
+def _end_of(token: str | None) -> float | None:
+    """Read when a token ends, in seconds since 1970; None if it is no JWT that says so. Nothing is verified here."""
+    claims = (token or "").split(".")[1:2]
+    try:
+        return float(json.loads(base64.urlsafe_b64decode(f"{claims[0]}=="))["exp"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _renew_at(expires_at: float | None, now: float) -> float | None:

@@ -283,6 +283,30 @@ def test_bad_transform_or_setting_changes_nothing(
     _fails(ran, kind, said)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "given", "said"),
+    [
+        pytest.param(
+            "struct<lat:double,lon:double>",
+            "named_struct('lon', 10.5D, 'lat', 50.5D)",
+            "struct<lon:double,lat:double>, the table wants struct<lat:double,lon:double>: build it anew",
+            id="fields in another order",
+        ),
+        pytest.param("list<int>", "array(1.7D, 2.2D)", "array<double>, the table wants array<int>", id="elements"),
+        pytest.param("map<string,int>", "map('a', 1.7D)", "wants map<string,int>", id="values of a map"),
+    ],
+)
+def test_nested_values_are_not_bent(project: Project, wanted: str, given: str, said: str) -> None:
+    """Spark would cast structs by place and numbers to what is narrower: neither happens without a word."""
+    project.describe({"transform": "t.sql", "columns": f"{{at: timestamptz!, v: '{wanted}'}}"})
+    project.write("tables/t.sql", f"SELECT at, {given} AS v FROM source")
+    project.land(HOUR, [row(HOUR, 1)])
+    with pytest.raises(ConfigurationError) as caught:
+        project.run()
+    assert said in str(caught.value)
+    assert project.table.head is None
+
+
 def _partitioned_by_day(project: Project) -> None:
     columns = (NestedField(1, "at", TimestamptzType(), required=True), NestedField(2, "id", LongType(), required=True))
     schema = Schema(*columns, NestedField(3, "size", DoubleType(), required=False))
@@ -383,5 +407,14 @@ def test_failed_attempt_takes_its_rejects_along(project: Project) -> None:
     project.describe({"source": REJECTING})
     project.write("raw/2013/01/01/10.jsonl", json_lines([row(HOUR, 1), {}, row(NEXT, 2)]))
     with pytest.raises(DataError, match=r"10.jsonl:3: .*another hour"):
+        project.run()
+    assert [name for name in project.files("_lakehouse") if "rejects" in name] == []
+
+
+def test_failed_hour_takes_its_rejects_along(project: Project) -> None:
+    """The same where all rows were read and rejects were put, and a check failed after that."""
+    project.describe({"source": REJECTING, "key": "[id]"})
+    project.write("raw/2013/01/01/10.jsonl", json_lines([row(HOUR, 1), row(HOUR, 1), {}]))
+    with pytest.raises(CheckFailedError):
         project.run()
     assert [name for name in project.files("_lakehouse") if "rejects" in name] == []

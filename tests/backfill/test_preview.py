@@ -1,5 +1,14 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lakehouse_pipeline.backfill import preview as preview_module
+from lakehouse_pipeline.backfill import views
 from lakehouse_pipeline.backfill.preview import HourPreview, preview_hour
 from lakehouse_pipeline.backfill.preview_text import preview_lines
+from lakehouse_pipeline.engines.capabilities import ENGINES
+from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 from tests.projects import HOUR, NEXT, Project, json_lines, row
 
@@ -75,3 +84,72 @@ def test_it_is_drawn_as_a_table(project: Project) -> None:
         " 2013-01-01 10:02:00+00:00      2",
         "nothing was written",
     ]
+
+
+def _with_a_bad_row(project: Project) -> None:
+    file = project.land(HOUR, [row(HOUR, 1)])
+    file.write_bytes(file.read_bytes() + b'{"at": "late", "id": 2}\n')
+    project.describe({"source": project.keys["source"].replace("}}", "}, bad_rows: reject}")})
+
+
+def test_what_tasks_elsewhere_met_is_not_known(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It is said, not taken for nothing; a bad row is passed over, as the run keeps it, and no task writes."""
+    _with_a_bad_row(project)
+    session = project.session()
+    written = tmp_path_factory.mktemp("aside")
+    monkeypatch.setattr(preview_module, "capabilities", lambda _: ENGINES["cluster"])
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **_: _Kept(written))
+    for module in (preview_module, views):
+        monkeypatch.setattr(module, "SMALL_INPUT", 0)
+    project.session = lambda: session
+    preview = _preview(project)
+    assert (preview.rows_out, preview.counted) == (1, False)
+    assert (preview.rows_read, preview.left, preview.rejected, preview.rejects) == (None, None, None, ())
+    first, *_, said, _ = preview_lines(preview, 80)
+    assert first == f"{HOUR} UTC: 1 object, 1 row for the table"
+    assert said.startswith("not known: rows that were read, left to other hours and rejected;")
+    assert not list(written.iterdir())
+
+
+class _Kept:
+    """A folder that stays, to be looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> str:
+        return str(self.folder)
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def test_what_the_driver_reads_is_known_on_every_engine(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small inputs never reach a task."""
+    _with_a_bad_row(project)
+    monkeypatch.setattr(preview_module, "capabilities", lambda _: ENGINES["cluster"])
+    preview = _preview(project)
+    assert (preview.counted, preview.rows_read, preview.rejected, len(preview.rejects)) == (True, 1, 1, 1)
+
+
+def test_tasks_are_asked_before_anything_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an object of the source, and for the table's metadata file as soon as there is one."""
+    raw = f"file://{project.land(HOUR, [row(HOUR, 1)])}"
+    asked: list[tuple[str, list[str]]] = []
+
+    def refuse(_: object, place: str, objects: list[tuple[object, str]]) -> None:
+        asked.append((place, [url for _, url in objects]))
+        raise ConfigurationError("engine: its tasks cannot do the work")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preview_module, "check_tasks", refuse)
+        with pytest.raises(ConfigurationError, match="its tasks cannot do the work"):
+            _preview(project)
+        project.run()
+        with pytest.raises(ConfigurationError, match="its tasks cannot do the work"):
+            _preview(project)
+    table = project.table
+    path = project.lakehouse.spec("events").source.path
+    assert asked == [(path, [raw]), (table.location, [table.metadata_url, raw])]

@@ -14,6 +14,7 @@ from pyiceberg.table import CommitTableResponse, Table
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill import views
 from lakehouse_pipeline.backfill.hour import Bench, HourResult, run_hour
+from lakehouse_pipeline.engines.capabilities import ENGINES, Capabilities
 from lakehouse_pipeline.errors import (
     CommitConflictError,
     CommitStateUnknownError,
@@ -214,6 +215,26 @@ def test_tasks_that_write_on_leave_nothing(project: Project, monkeypatch: pytest
         project.run()
     time.sleep(2)  # longer than the other task would need to its end
     assert project.files() == set()
+
+
+def test_what_a_remote_task_writes_late_goes_with_the_next_attempt(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where tasks of a failed hour cannot be waited for, the hour's next attempt removes what they put meanwhile."""
+    remote = replace(ENGINES["local"], local_tasks=False)
+    monkeypatch.setitem(cast("dict[str, Capabilities]", ENGINES), "local", remote)
+    project.describe({"key": "[id]"})
+    project.land(HOUR, [row(HOUR, 1), row(HOUR, 1)])
+    with pytest.raises(DataError, match="is not unique"):
+        project.run()
+    kept = project.record().attempt
+    assert kept is not None
+    table = project.table
+    late = table.target(WINDOW, kept.id, 1).file_url(0, 0, 0)
+    table.files.put(late, b"late")
+    project.land(HOUR, [row(HOUR, 2)])
+    assert (project.run().step, project.ids(), project.record().attempt) == ("run", [2], None)
+    assert strays(project.table) == set()
 
 
 def test_cancelled_attempt_is_closed(project: Project) -> None:

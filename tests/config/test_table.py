@@ -160,9 +160,12 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
             id="transform of a mapping",
         ),
         pytest.param(
-            {"columns": "{at: timestamptz!, _bucket: int, x: y}"},
+            {"columns": "{at: timestamptz!, _bucket: int, _Row: int, _rows: int, _ELSEWHERE: int, _id: int, x: y}"},
             [
                 "columns._bucket: is a reserved name; rename the column",
+                "columns._Row: is a reserved name; rename the column",
+                "columns._rows: is a reserved name; rename the column",
+                "columns._ELSEWHERE: is a reserved name; rename the column",
                 (
                     "columns.x: 'y' is no type; write one of boolean, int, long, float, double, date, timestamp, "
                     "timestamptz, string, binary, decimal(p,s)"
@@ -209,6 +212,16 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
             {"other_hours": "drop"},
             ["other_hours: 'drop' is not supported; write 'fail' or 'reject'"],
             id="other hours",
+        ),
+        pytest.param(
+            {"partition": "[bucket(400, id), bucket(401, at), truncate(401, id)]"},
+            [
+                (
+                    "partition[2]: 'bucket(401, at)': a hash mixes the rows of all 401 buckets whatever their order "
+                    "is, and a task writes at most 400 partitions at once; write 400 or less"
+                ),
+            ],
+            id="more buckets than a task can write",
         ),
         pytest.param({"partition": "id"}, ["partition: must be a list, such as [a, b], not text"], id="one partition"),
         pytest.param(

@@ -57,7 +57,8 @@ class Case:
         """The spec as YAML."""
         name = next(iter(self.files), "10.jsonl")
         columns = f", columns: {{at: timestamptz!, id: long!{self.columns and ', '}{self.columns}}}"
-        source = f"{{path: raw/{self.name}/%Y-%m-%d-%H{name[name.index('.') :]}{self.source and ', '}{self.source}"
+        hour = "" if name.startswith("2013-01-01.") else "-%H"
+        source = f"{{path: raw/{self.name}/%Y-%m-%d{hour}{name[name.index('.') :]}{self.source and ', '}{self.source}"
         keys = {
             "table": f"lake.{self.name}",
             "source": source + ("" if name.endswith((".parquet", ".orc")) else columns) + "}",
@@ -342,6 +343,26 @@ SORTED = [
     ),
 ]
 
+_DAY: list[Row] = [
+    {"at": f"2013-01-01T{n % 24:02d}:00:00Z", "id": n, "name": f"{(n * 7919) % 1000:04d}" * 50} for n in range(24_000)
+]
+
+MANY_HOURS = [
+    Case(
+        "a_days_file",
+        {"2013-01-01.jsonl": jsonl(_DAY)},
+        "name: string",
+        [{"id": row["id"], "name": row["name"]} for row in _DAY if row["id"] % 24 == 10],  # the hour
+    ),
+    Case(
+        "a_days_file_sorted",
+        {"2013-01-01.jsonl": jsonl(_DAY * 4)},
+        "name: string",
+        [{"id": row["id"], "name": row["name"]} for row in _DAY * 4 if row["id"] % 24 == 10],
+        keys={"sort": "[name, id]", "file_size": "1MB"},
+    ),
+]
+
 _BAD = jsonl([{"size": 1.0}]) + b'{"at": broken\n' + jsonl([{"size": "late"}]) + jsonl([{"size": 2.0}])
 _LATE = jsonl([{"size": 1.0}, {"at": "2013-01-01T11:00:00Z", "size": 2.0}])
 
@@ -419,4 +440,7 @@ SPARK_READERS = [
     )
 ]
 
-CASES = {case.name: case for case in (*FORMATS, *TYPED, *QUERIES, *SORTED, *MALFORMED, *FUNCTIONS, *SPARK_READERS)}
+CASES = {
+    case.name: case
+    for case in (*FORMATS, *TYPED, *QUERIES, *SORTED, *MANY_HOURS, *MALFORMED, *FUNCTIONS, *SPARK_READERS)
+}

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.demo.project import init_project
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.drafts.spec import Draft, draft_spec
-from lakehouse_pipeline.drafts.text import next_commands, notes, sql_text, write_draft
+from lakehouse_pipeline.drafts.text import next_commands, notes, spec_text, sql_text, write_draft
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
@@ -111,17 +112,17 @@ def test_the_whole_text_of_a_draft(lakehouse: Lakehouse) -> None:
         file.read_text()
         == """\
 # yaml-language-server: $schema=.schema.json
-# Drafted from the first 2 rows of raw/2024-01-31/events_05.csv: read it, and correct what is wrong.
+# Drafted from the first 2 rows of "raw/2024-01-31/events_05.csv": read it, and correct what is wrong.
 table: lake.events
 # description: what a row is
 
 source:
   path: raw/%Y-%m-%d/events_%H.csv # 3 files fit; the time is UTC
   columns: # of the raw files; ! means required
-    # _n # left out: names that begin with _ are reserved
+    # "_n" # left out: names that begin with _ are reserved
     event at: timestamp! # has no time zone; write timestamptz if it is UTC
     zip: string
-    # Zip # left out: differs from another column in case only
+    # "Zip" # left out: differs from another column in case only
     note: string # only nulls in the sample: is it a string?
   # bad_rows: reject # keeps rows that do not parse, with file, position and reason; `fail` stops there
   # missing: empty # an hour without a file has no rows; `fail` stops there
@@ -149,6 +150,22 @@ def test_an_hour_that_has_to_be_computed(lakehouse: Lakehouse) -> None:
     spec = load_lakehouse(lakehouse.file, {}).spec("events")
     assert spec.hour == "event_time_utc"
     assert [column.type for column in spec.target_columns or ()] == ["timestamptz", "long", "string"]
+
+
+@pytest.mark.parametrize("name", ["a\nb: 'c", "it's\u2028so", "a\x85b", "\ud800"])
+def test_a_name_with_a_line_break_stays_in_its_comment(name: str, lakehouse: Lakehouse) -> None:
+    """A key of JSON may hold anything; what cannot be a column is named on one line."""
+    data = json.dumps({"at": "2024-01-31T05:00:00Z", name: 1}).encode()
+    path = _land(lakehouse.folder, "raw/2024-01-31/{:02d}.jsonl", data=data)
+    [file] = write_draft(_draft(lakehouse, path), lakehouse.tables)
+    assert f"    # {json.dumps(name)} # left out: engines would misread its name" in file.read_text().split("\n")
+    assert [column.name for column in load_lakehouse(lakehouse.file, {}).spec("events").source.columns or ()] == ["at"]
+
+
+def test_a_file_name_with_a_line_break_stays_in_its_comment(lakehouse: Lakehouse) -> None:
+    """The draft's first lines are readable, whatever the file is called."""
+    text = spec_text(replace(_draft(lakehouse, _land(lakehouse.folder, "raw/2024-01-31/{:02d}.csv")), file="a\nb"))
+    assert '# Drafted from the first 1 rows of "a\\nb": read it, and correct what is wrong.' in text.split("\n")
 
 
 def test_a_number_in_a_name_is_no_hour_if_the_rows_say_so(lakehouse: Lakehouse) -> None:

@@ -7,7 +7,8 @@ import threading
 import pytest
 from pyspark.sql import SparkSession
 
-from lakehouse_pipeline.engines.sessions import LazySession
+from lakehouse_pipeline.engines.sessions import LazySession, _host_and_port, open_session
+from lakehouse_pipeline.errors import ConfigurationError
 
 
 def test_session_is_strict_about_time_and_numbers(spark: SparkSession) -> None:
@@ -59,3 +60,42 @@ def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "needs Java 17 or newer: install one" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("sc://host:15002;token=hidden", id="no slash"),
+        pytest.param("sc://host;token=hidden", id="neither port nor slash"),
+        pytest.param("sc://host:15002/;hidden", id="no key"),
+        pytest.param("sc://host:15002/;token=hidden==", id="two equal signs"),
+        pytest.param("sc://host:15002/;token=hid/den", id="a slash in the token"),
+        pytest.param("sc://host:15002?token=hidden", id="a query"),
+        pytest.param("sc://user:hidden@host:15002", id="a password"),
+        pytest.param("sc://host:hidden", id="no number"),
+        pytest.param("sc://host:99999/;token=hidden", id="no port"),
+        pytest.param("sc://[::1/;token=hidden", id="half a bracket"),
+        pytest.param("sc:///;token=hidden", id="no host"),
+    ],
+)
+def test_an_address_that_is_none_is_not_shown(address: str) -> None:
+    """It fails with the way out before anybody is called, and no part of a token is in the error or its causes."""
+    with pytest.raises(ConfigurationError, match=r"^engine: is no address; write sc://host:port/;token=…") as told:
+        open_session(address, "none")
+    assert "hid" not in str(told.value)
+    assert told.value.__cause__ is None
+    assert told.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("sc://host", ("host", 15002)),
+        ("sc://host.example:443/", ("host.example", 443)),
+        ("sc://127.0.0.1:9/;token=a%3D;use_ssl=true", ("127.0.0.1", 9)),
+        ("sc://[::1]:9/;user_id=me", ("::1", 9)),
+    ],
+)
+def test_an_address_names_a_host_and_a_port(address: str, place: tuple[str, int]) -> None:
+    """Spark Connect's port is the default; parameters are PySpark's."""
+    assert _host_and_port(address) == place

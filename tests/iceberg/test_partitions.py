@@ -1,6 +1,7 @@
 """Partition fields beside the hour: rows go to their partition's files, and all files of an attempt are found."""
 
 import math
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -251,6 +252,27 @@ def test_too_many_mixed_partitions_are_refused(catalog: Catalog, monkeypatch: py
     lake = Lake.create(catalog, partition=["name"])
     with pytest.raises(DataError, match=r"more than 3 partitions \(at_hour, name\) .*/name=a\. Sort the table by"):
         lake.write(TEN, [named(["a", "b", "c", "d"]), named(["a"])])
+
+
+@pytest.mark.parametrize(
+    ("partition", "way_out"),
+    [
+        pytest.param(["bucket(16, id)"], r"\(id_bucket is bucket\[16\]\), .*: write a smaller n$", id="hash"),
+        pytest.param(
+            ["name", "bucket(16, id)"], "write a smaller n, and sort the table by the columns of name$", id="both"
+        ),
+    ],
+)
+def test_no_sort_brings_the_rows_of_a_bucket_together(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, partition: list[str], way_out: str
+) -> None:
+    """So the error does not advise it: fewer buckets are the way out."""
+    monkeypatch.setattr(data_files, "MAX_OPEN", 3)
+    lake = Lake.create(catalog, partition=partition)
+    with pytest.raises(DataError, match="no sort brings their rows together") as caught:
+        lake.write(TEN, [named(["a"] * 32), named(["a"] * 32)])
+    assert "Sort the table by the columns that it is partitioned by" not in str(caught.value)
+    assert re.search(way_out, str(caught.value))
 
 
 def test_files_of_a_sorted_table_are_checked_one_by_one(catalog: Catalog) -> None:

@@ -10,7 +10,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.schema import Schema
 from pyiceberg.types import BinaryType, FixedType, LongType, NestedField, StringType, TimestamptzType
 
-from lakehouse_pipeline.errors import DataError
+from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.manifests import sealed_manifest_file
 from lakehouse_pipeline.iceberg.schemas import (
@@ -50,6 +50,13 @@ def test_nested_types_come_back_as_they_were_said() -> None:
     place = arrow_schema(schema).field("place")
     assert [part.metadata[b"PARQUET:field_id"] for part in place.type] == [b"6", b"7", b"8"]
     assert {str(field.type) for field in arrow_schema(schema)}.isdisjoint({"large_string", "large_list"})
+
+
+def test_a_tables_reserved_columns_are_named() -> None:
+    """A table that was made elsewhere may have a column that meets one of ours; Spark sees no case."""
+    fields = [NestedField(n, name, LongType()) for n, name in enumerate(("id", "_File", "_row", "_rows_"), start=1)]
+    with pytest.raises(ConfigurationError, match=r"'_File', '_row' are reserved names; rename them in the table$"):
+        columns_of(Schema(*fields))
 
 
 @pytest.mark.parametrize(

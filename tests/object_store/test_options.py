@@ -139,6 +139,16 @@ def test_a_customers_key_is_needed_to_read(seaweed: SeaweedServer) -> None:
             LakehouseFileIO(seaweed.s3_properties()).get(url)
 
 
+def test_a_customers_key_opens_no_other_object(s3: ScriptedS3) -> None:
+    """A source without SSE-C is refused by S3 where the key comes along; the error says so, and the way out."""
+    said = b"<Error><Code>InvalidRequest</Code><Message>The encryption parameters are not applicable to this object."
+    s3.script = [Answer(400, said + b"</Message></Error>")]
+    with pytest.raises(ConfigurationError, match=r"is not encrypted with the customer's key .*Encrypt it") as caught:
+        s3.file_io(**CUSTOM).get(URL)
+    assert URL in str(caught.value)
+    assert KEY_TEXT not in str(caught.value)
+
+
 def test_a_server_keeps_what_was_said(seaweed: SeaweedServer) -> None:
     """On a real server: encryption, storage class and tags are the object's, of one PUT and of parts."""
     properties = {

@@ -150,6 +150,13 @@ def test_what_changes_nothing_is_let_pass(properties: dict[str, str]) -> None:
     assert read_settings(properties) == S3Settings()
 
 
+@pytest.mark.parametrize("value", ["false", "0", "none", ""])
+def test_a_misspelt_name_is_refused_whatever_it_says(value: str) -> None:
+    """Only a feature that is known can be switched off: else `false` for a typo would pass unseen."""
+    with pytest.raises(ConfigurationError, match=r"s3\.path-style-acces: this FileIO knows no such property"):
+        read_settings({"s3.path-style-acces": value})
+
+
 def test_all_problems_are_said_at_once() -> None:
     """Numbers that are none, values out of range, half credentials and unsupported properties, each by name."""
     wrong = {

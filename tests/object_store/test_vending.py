@@ -30,6 +30,7 @@ from tests.object_store.scripted_s3 import STORED, URL, Asked, Scripted, Scripte
 from tests.object_store.vendor import Vendor
 
 NOW = 1_000_000.0
+JWT = "e30.eyJleHAiOjEwMDAxMDB9."  # {"exp": 1000100}: a hundred seconds after NOW
 EXPIRED = error(400, "ExpiredToken")
 
 
@@ -40,10 +41,11 @@ class Bearer(AuthManager):
         """Begin with BEARER0; the secret is what no task may get."""
         self.secret = "cLiEnTsEcReT"  # noqa: S105  # a test's
         self.tokens = 0
+        self.prefix = "BEARER"
 
     def auth_header(self) -> str:
         """Give the present token."""
-        return f"Bearer BEARER{self.tokens}"
+        return f"Bearer {self.prefix}{self.tokens}"
 
     def _refresh_token(self) -> None:
         self.tokens += 1
@@ -412,3 +414,26 @@ def test_a_profile_that_was_written_anew_is_read_anew(
     s3.script = [EXPIRED, STORED]
     file_io.put(URL, b"2")
     assert [signed_with(asked) for asked in s3.asked] == ["FIRST", "FIRST", "SECOND"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "ages", "bought"),
+    [
+        pytest.param("BEARER", [0, 59, 60, 61, 119, 120], [1, 1, 2, 2, 2, 3], id="a-minute"),
+        pytest.param(JWT, [0, 19, 20], [1, 1, 2], id="a-fifth-of-a-short-life"),
+        pytest.param("a.b.c", [0, 59, 60], [1, 1, 2], id="no-jwt"),
+        pytest.param("BEARER", [0, -1], [1, 2], id="clock-set-back"),
+    ],
+)
+def test_jobs_that_are_sent_together_share_a_token(prefix: str, ages: list[float], bought: list[int]) -> None:
+    """A token that was bought just before is as good as a new one, unless its life is short."""
+    manager = Bearer()
+    manager.prefix = prefix
+    tokens = [Authority(manager).portable_token(lambda age=age: NOW + age) for age in ages]  # type: ignore[misc]
+    assert tokens == [f"{prefix}{number}" for number in bought]
+
+
+def test_each_authority_has_its_own_token() -> None:
+    """A token that one principal bought says nothing of another's."""
+    first, second = Bearer(), Bearer()
+    assert [Authority(each).portable_token(lambda: NOW) for each in (first, second)] == ["BEARER1", "BEARER1"]
