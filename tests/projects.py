@@ -158,6 +158,6 @@ class Project:
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
     def definitions(self) -> dg.Definitions:
-        """Give Dagster's definitions of the project; SparkResource joins the session of the test run."""
+        """Give Dagster's definitions of the project; its Spark resource joins the session of the test run."""
         self.session()
         return build_defs(self.lakehouse)

@@ -21,7 +21,7 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
-from lakehouse_pipeline.orchestration.resources import SparkResource
+from lakehouse_pipeline.orchestration.resources import OneSession, spark_resource
 from lakehouse_pipeline.sources.listing import SourceObject
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
             for spec in lakehouse.specs
             if spec.end is None
         ],
-        resources={"spark": SparkResource(engine=lakehouse.engine), **(resource_overrides or {})},
+        resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
         # One process, one Spark session, for all hours of a run.
         executor=dg.in_process_executor,
     )
@@ -144,7 +144,9 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
             dg.AssetCheckSpec(name, asset=spec.name, description=text) for name, text in checks_of(spec).items()
         ],
     )
-    def asset(context: dg.AssetExecutionContext, config: HourConfig, spark: SparkResource) -> Iterator[Any]:
+    def asset(
+        context: dg.AssetExecutionContext, config: HourConfig, spark: dg.ResourceParam[OneSession]
+    ) -> Iterator[Any]:
         # Definitions are loaded by every tick and command: pyspark is not imported before an hour needs it.
         from lakehouse_pipeline.backfill.hour import Bench, run_hour  # noqa: PLC0415
 

@@ -5,8 +5,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +43,28 @@ class Ran:
         return sorted(rows, key=lambda row: (row["id"], str(row)))
 
 
-@dataclass
 class Engines:
-    """Runs all cases on an engine when they are first asked for.
+    """Runs all cases on all engines when they are first asked for, side by side: each waits for something mostly."""
 
-    Attributes:
-        folder: for their lakehouses.
-        servers: that were started for them.
-    """
-
-    folder: Path
-    servers: ExitStack
-    known: dict[str, Ran] = field(default_factory=dict)
+    def __init__(self, folder: Path, servers: ExitStack) -> None:
+        """Remember where their lakehouses go, and what ends their servers; nothing runs yet."""
+        self._folder, self._servers = folder, servers
+        self._running: dict[str, Future[Ran]] = {}
 
     def ran(self, engine: str) -> Ran:
         """Give what became of all cases on an engine."""
-        if engine not in self.known:
-            folder = self.folder / re.sub(r"\W", "", engine)
-            folder.mkdir()
-            address = self.servers.enter_context(connect_server(folder)) if engine == "connect" else engine
-            self.known[engine] = run_all(address, folder / "lakehouse")
-        return self.known[engine]
+        if not self._running:
+            threads = self._servers.enter_context(ThreadPoolExecutor(len(ENGINES)))
+            self._running = {each: threads.submit(self._run, each) for each in ENGINES}
+        return self._running[engine].result()
+
+    def _run(self, engine: str) -> Ran:
+        folder = self._folder / re.sub(r"\W", "", engine)
+        folder.mkdir()
+        if engine != "connect":
+            return run_all(engine, folder / "lakehouse")
+        with connect_server(folder) as address:
+            return run_all(address, folder / "lakehouse")
 
 
 def run_all(address: str, folder: Path) -> Ran:
