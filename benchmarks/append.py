@@ -15,7 +15,7 @@ from tests.oracle import environment
 
 FOLDER = Path(".lakehouse/benchmarks/append").absolute()
 ROWS = 10_000_000
-ROUNDS = 3
+ROUNDS = 2
 
 
 def timed(*command: str) -> dict[str, float]:
