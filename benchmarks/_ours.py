@@ -30,6 +30,7 @@ FROM source WHERE price > 0
 """
 COLUMNS = """\
 transform: TABLE.sql
+accepts: [integer_overflow]
 columns: {event_time: timestamptz!, id: long, customer: int, price: double, kind: string, city: string, payload: string}
 """
 CASES = ("copy", "transform", "sort")

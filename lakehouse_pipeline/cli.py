@@ -75,7 +75,7 @@ def _shown(file: Path) -> Path:
 def _quiet() -> Iterator[None]:
     """Keep what the JVM writes to standard error, below Python's reach, from a command's own words.
 
-    What Python says, such as a warning of how the engine differs, still comes out.
+    What Python says, such as a warning of a retry, still comes out.
     """
     sys.stderr.flush()
     before = os.dup(2)

@@ -178,7 +178,7 @@ def test_new_overwrites_nothing(lake: Path) -> None:
 
 
 def test_quiet_is_quiet_about_the_jvm_only() -> None:
-    """A log warning, such as Sail's of integers that overflow, is told; what goes past Python is not."""
+    """A log warning is told; what goes past Python is not."""
     code = (
         "import logging, os\n"
         "from lakehouse_pipeline.cli import _quiet\n"

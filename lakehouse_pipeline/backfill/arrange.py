@@ -44,6 +44,7 @@ from lakehouse_pipeline.backfill.views import read_view, sample_view
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
+from lakehouse_pipeline.engines.capabilities import check_transform
 from lakehouse_pipeline.engines.failures import SPARK_ERRORS, translated
 from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.spark_types import spark_schema
@@ -101,9 +102,11 @@ def arranged(
         buckets: that its rows go to, at most.
 
     Raises:
-        ConfigurationError: the transform is wrong, or gives other columns than the table has.
+        ConfigurationError: the transform is wrong, gives other columns than the table has, or may give other rows on
+            this engine than on Apache Spark.
         DataError: a small input holds a bad row.
     """
+    check_transform(session, spec)
     cores = cores_of(session)
     view = source_view(spec, plan, files, columns, aside)
     joins = {

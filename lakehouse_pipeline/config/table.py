@@ -73,6 +73,8 @@ class TableSpec(SpecModel):
         freshness: how old the newest hour may be before Dagster calls the table stale; None never does.
         start: the first hour.
         end: the first hour that is no more; None goes on.
+        accepts: what the transform may do in silence on engines that differ from Apache Spark; not part of the recipe:
+            it decides whether an hour runs, not what its rows are.
         properties: of the Iceberg table.
     """
 
@@ -96,6 +98,9 @@ class TableSpec(SpecModel):
     freshness: timedelta | None = Field(default=None, description="how old the newest hour may be, such as 3h")
     start: HourWindow = Field(description="the first hour, such as 2013-01-01 or 2013-01-01-10:00")
     end: HourWindow | None = Field(default=None, description="the first hour that is no more")
+    accepts: tuple[Literal["integer_overflow"], ...] = Field(
+        default=(), description="what a transform may do in silence on an engine that differs from Apache Spark"
+    )
     properties: Mapping[str, str] = Field(default_factory=dict, description="properties of the Iceberg table")
 
     @property

@@ -5,11 +5,12 @@ there is one, and refused by name where there is none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pyspark.sql import SparkSession
 
+from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import ConfigurationError
 
 EngineKind = Literal["local", "cluster", "connect", "sail"]
@@ -29,7 +30,8 @@ class Capabilities:
         keeps_sort: rows that were sorted reach a map in that order.
         places_exactly: `repartitionById` is there.
         readers: formats that `reader: spark` may use.
-        differs: what transforms do in silence that they do not do on Apache Spark, and nothing here can catch.
+        differs: what transforms do in silence that they do not do on Apache Spark, and nothing here can catch: a name
+            that a spec may list under `accepts`, and the sentence; refused where it does not.
     """
 
     kind: EngineKind
@@ -39,7 +41,7 @@ class Capabilities:
     keeps_sort: bool = True
     places_exactly: bool = True
     readers: frozenset[str] = frozenset({"csv", "jsonl", "parquet", "orc"})
-    differs: tuple[str, ...] = ()
+    differs: Mapping[str, str] = field(default_factory=dict)
 
 
 ENGINES: Mapping[str, Capabilities] = {
@@ -55,7 +57,7 @@ ENGINES: Mapping[str, Capabilities] = {
         keeps_sort=False,
         places_exactly=False,
         readers=frozenset({"parquet"}),
-        differs=("integers that overflow in a transform wrap around, where Apache Spark fails: widen or check them",),
+        differs={"integer_overflow": "integers that overflow in a transform wrap around, where Apache Spark fails"},
     ),
 }
 
@@ -76,6 +78,23 @@ def engine_kind(engine: str) -> EngineKind:
         return "cluster"
     # The text is not shown: a mistyped address may hold a token.
     raise ConfigurationError("engine: is no engine; write local[*], spark://…, yarn, k8s://…, sc://… or sail")
+
+
+def check_transform(session: SparkSession, spec: TableSpec) -> None:
+    """Refuse a transform on an engine that may silently give other rows than Apache Spark, unless the spec accepts it.
+
+    Raises:
+        ConfigurationError: names each difference, and the key that accepts it.
+    """
+    if spec.transform is None:
+        return
+    known = capabilities(session)
+    unasked = {name: said for name, said in known.differs.items() if name not in spec.accepts}
+    if unasked:
+        raise ConfigurationError(
+            f"{spec.file}: transform: on {known.kind}, {'; '.join(unasked.values())}. If the transform widens or "
+            f"checks them, write accepts: [{', '.join([*spec.accepts, *unasked])}]; or take another engine"
+        )
 
 
 def capabilities(session: SparkSession) -> Capabilities:

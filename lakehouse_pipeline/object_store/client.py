@@ -62,9 +62,9 @@ class S3Access:
         """Name the present credentials, for `renew`."""
         return self.vended() if self._vended else self.client()
 
-    def has_ended(self, mark: object) -> bool:
-        """Tell whether a mark is of vended credentials that have ended by now."""
-        return isinstance(mark, Vended) and self._vended is not None and self._vended.has_ended(mark)
+    def may_have_ended(self, mark: object) -> bool:
+        """Tell whether a mark is of vended credentials that may have ended by now."""
+        return isinstance(mark, Vended) and self._vended is not None and self._vended.may_have_ended(mark)
 
     def renew(self, refused: object) -> bool:
         """Get other credentials than those of a mark; tell whether there may be any.

@@ -18,6 +18,7 @@ from lakehouse_pipeline.object_store.vending import Authority, Vended, Vending
 
 logger = logging.getLogger(__name__)
 
+SKEW_S = 60.0  # clocks differ, and ends are rounded: SeaweedFS's sessions end up to a second before they are said to
 AGAIN_AFTER_S = 10.0  # a failed early renewal is not repeated at every request
 TIMEOUT_S = (5.0, 30.0)  # to connect, to answer
 _OK, _UNAUTHORIZED = 200, 401
@@ -56,9 +57,9 @@ class VendedCredentials:
         finally:
             self._lock.release()
 
-    def has_ended(self, vended: Vended) -> bool:
-        """Tell whether credentials have ended by this host's clock."""
-        return vended.expires_at is not None and self._clock() >= vended.expires_at
+    def may_have_ended(self, vended: Vended) -> bool:
+        """Tell whether credentials have ended by this host's clock, or by one that is a minute ahead of it."""
+        return vended.expires_at is not None and self._clock() >= vended.expires_at - SKEW_S
 
     def renew(self, refused: Vended) -> None:
         """Replace credentials that S3 refused, unless another thread has done so.

@@ -85,8 +85,8 @@ class Access(Protocol):
     def mark(self) -> object:
         """Name the present credentials."""
 
-    def has_ended(self, mark: object) -> bool:
-        """Tell whether these credentials are known to have ended by now."""
+    def may_have_ended(self, mark: object) -> bool:
+        """Tell whether these credentials may have ended by now."""
 
     def renew(self, refused: object) -> bool:
         """Get other credentials than those of a mark; tell whether there may be any."""
@@ -220,7 +220,7 @@ class S3Requests:
         try:
             return self._sent(access, verb, asked)
         except ClientError as error:
-            late = maybe_expired(error) or (is_forbidden(error) and access.has_ended(mark))
+            late = maybe_expired(error) or (is_forbidden(error) and access.may_have_ended(mark))
             if not late or not access.renew(mark):
                 raise
         if hasattr(asked.get("Body"), "seek"):

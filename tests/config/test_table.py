@@ -44,6 +44,7 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         "freshness": None,
         "start": {"start": HourWindow.from_key("2013-01-01-00:00").start},
         "end": None,
+        "accepts": (),
         "properties": {},
     }
 
@@ -58,6 +59,7 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         ),
         pytest.param({"columns": "{at: timestamptz!}"}, "columns", (AT,), id="columns"),
         pytest.param({"key": "[id, at]"}, "key", ("id", "at"), id="key"),
+        pytest.param({"accepts": "[integer_overflow]"}, "accepts", ("integer_overflow",), id="accepts"),
         pytest.param(
             {"sort": "[id desc, at ASC, size]"},
             "sort",

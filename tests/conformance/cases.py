@@ -64,6 +64,7 @@ class Case:
             "source": source + ("" if name.endswith((".parquet", ".orc")) else columns) + "}",
             "hour": "at",
             "start": "2013-01-01",
+            **({"accepts": "[integer_overflow]"} if "transform" in self.keys else {}),
             **self.keys,
         }
         return "".join(f"{key}: {value}\n" for key, value in keys.items())
@@ -184,8 +185,6 @@ FORMATS = [
     Case("orc_plain", {f"{FILE}.orc": orc(SMALL_TABLE)}, rows=SMALL_ROWS),
 ]
 
-_THROUGH = {"transform": "{0}.sql"}
-
 
 def through_sql(case: Case, columns: str, sql: str = "SELECT * FROM source") -> Case:
     """Send a case's rows through the engine: by themselves they are copied without it."""
@@ -227,6 +226,9 @@ TYPED = [
         keys={"sort": "[d]"},
     ),
 ]
+
+
+_OVERFLOW = "SELECT at, id, CAST(2147483647 AS INT) + CAST(id AS INT) AS n FROM source WHERE id < 2"
 
 
 def sql_case(name: str, sql: str, columns: str, rows: list[Row] | None, **more: Any) -> Case:
@@ -297,7 +299,16 @@ QUERIES = [
     ),
     sql_case(
         "an_overflow",
-        "SELECT at, id, CAST(2147483647 AS INT) + CAST(id AS INT) AS n FROM source WHERE id < 2",
+        _OVERFLOW,
+        "n: int",
+        None,
+        error="overflow",
+        keys={"accepts": "[]"},
+        refused={"sail": r"an_overflow.yaml: transform: on sail, .*accepts: \[integer_overflow\]"},
+    ),
+    sql_case(
+        "an_accepted_overflow",
+        _OVERFLOW,
         "n: int",
         None,
         error="overflow",

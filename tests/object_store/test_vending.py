@@ -322,7 +322,7 @@ class EndsMeanwhile:
         """Name the credentials by their number."""
         return len(self.renewed)
 
-    def has_ended(self, mark: object) -> bool:
+    def may_have_ended(self, mark: object) -> bool:
         """Tell it of the first."""
         return self._ended and mark == 0
 
@@ -346,10 +346,10 @@ def test_denied_after_the_end_is_expired(s3: ScriptedS3, *, ended: bool) -> None
     assert access.renewed == ([0] if ended else [])
 
 
-@pytest.mark.parametrize(("at", "ended"), [(9.9, False), (10.0, True)])
+@pytest.mark.parametrize(("at", "ended"), [(39.9, False), (40.0, True), (101.0, True)])
 def test_the_end_is_told_by_the_clock(vendor: Vendor, at: float, *, ended: bool) -> None:
-    """Credentials have ended at the very moment that they were said to."""
-    assert credentials(vendor, 10, at).has_ended(offered(10)) is ended
+    """Not by the clock of this host alone: the store's may be ahead of it."""
+    assert credentials(vendor, 100, at).may_have_ended(offered(100)) is ended
 
 
 def test_a_catalog_that_restarts_costs_retries(s3: ScriptedS3, vendor: Vendor) -> None:
