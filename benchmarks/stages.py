@@ -21,7 +21,7 @@ from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.engines.sessions import LazySession, cores_of
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import Warehouse
-from lakehouse_pipeline.ledger import HourRecord
+from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.sources.splits import balance, plan_splits
 
 FOLDER = Path(".lakehouse/benchmarks/append").absolute()

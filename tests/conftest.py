@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
+    """Register the marks, and what all property tests share."""
+    hypothesis.settings.register_profile("tests", deadline=None)  # no test judges time: the machine may be busy
+    hypothesis.settings.load_profile("tests")
     config.addinivalue_line("markers", "oracle: compares with Apache Iceberg's JVM implementation, in Spark 3.5")
 
 

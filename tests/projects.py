@@ -17,7 +17,7 @@ from lakehouse_pipeline.backfill.hour import Bench, HourResult, run_hour
 from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
-from lakehouse_pipeline.ledger import HourRecord
+from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.orchestration.assets import build_defs
 
 HOUR = "2013-01-01-10:00"

@@ -19,7 +19,7 @@ from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.ledger import HourRecord
+from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject, fingerprint, list_objects_of
 

@@ -88,8 +88,8 @@ def map_in_arrow(
 
 
 @contextmanager
-def ended_with(session: SparkSession, tag: str) -> Iterator[None]:
-    """Let no task of the block's jobs outlive it where it fails.
+def ended_with(session: SparkSession, tag: str) -> Iterator[Callable[[], object]]:
+    """Let no task of the block's jobs outlive it where it fails; gives what makes them fail.
 
     Args:
         session: where the jobs run.
@@ -99,7 +99,7 @@ def ended_with(session: SparkSession, tag: str) -> Iterator[None]:
     with _hour_file(exists=known.local_tasks) as file, _tagged(session, tag) as interrupt:
         token = _hold.set(Hold(file.name if file else None))
         try:
-            yield
+            yield interrupt
         except BaseException:
             if file:
                 Path(file.name).unlink()

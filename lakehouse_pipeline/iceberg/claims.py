@@ -1,13 +1,13 @@
-"""Claims: at which partition paths the writers of an attempt put files, said before the first file is there.
+"""Claims: what the names of an attempt's files do not tell by themselves, said by its writers before they put a file.
 
 File names are a function of bucket, attempt, file and try, but the values of partition fields beside the hour are the
-rows'. With its claims every file of an attempt can be named, and removed, without listing the table's data. Tables that
-are partitioned by the hour alone have none.
+rows', and a task that is run twice, after its death or to be faster, writes its files twice. With its claims every file
+of an attempt can be named without listing the table's data. Tables that are partitioned by the hour alone have none
+unless a task met the files of another writing of it.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,35 +16,48 @@ from lakehouse_pipeline.object_store.objects import PreconditionFailedError
 
 
 class Claim(BaseModel):
-    """Some partition paths of a bucket, relative as they stand in keys."""
+    """What a writer says of a bucket.
+
+    Attributes:
+        bucket: the bucket.
+        paths: partition paths at which it has files, relative as they stand in keys.
+        again: names were taken: it has files of more than one writing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bucket: int
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    again: bool = False
 
 
-def claim(files: LakehouseFileIO, folder: str, bucket: int, paths: Iterable[str]) -> None:
-    """Say that a bucket has files at these partition paths; twice is once.
+def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
+    """Say it; twice is once.
 
     Raises:
         TransientError: the store did not take it within its retries.
     """
-    said = Claim(bucket=bucket, paths=tuple(sorted(paths)))
-    name = hashlib.sha256("\n".join(said.paths).encode()).hexdigest()[:32]
+    body = said.model_dump_json().encode()
+    name = hashlib.sha256(body).hexdigest()[:32]
     try:
-        files.put(f"{folder}/{bucket:05d}-{name}.json", said.model_dump_json().encode(), if_absent=True)
+        files.put(f"{folder}/{said.bucket:05d}-{name}.json", body, if_absent=True)
     except PreconditionFailedError:
         return  # another try of the task said the same
 
 
-def claimed(files: LakehouseFileIO, folder: str) -> Mapping[int, set[str]]:
-    """Give the partition paths that the writers of an attempt claimed, by bucket."""
-    found = defaultdict[int, set[str]](set)
-    for item in files.list_objects(f"{folder}/"):
-        said = Claim.model_validate_json(files.get(item.url).body)
-        found[said.bucket].update(said.paths)
-    return found
+def claim_paths(files: LakehouseFileIO, folder: str, bucket: int, paths: Iterable[str]) -> None:
+    """Say that a bucket has files at these partition paths."""
+    claim(files, folder, Claim(bucket=bucket, paths=tuple(sorted(paths))))
+
+
+def claims_in(files: LakehouseFileIO, folder: str) -> list[Claim]:
+    """Give all that the writers of an attempt said."""
+    return [Claim.model_validate_json(files.get(item.url).body) for item in files.list_objects(f"{folder}/")]
+
+
+def paths_of(claims: Sequence[Claim], bucket: int) -> set[str]:
+    """Give the partition paths that a bucket's writers claimed."""
+    return {path for said in claims if said.bucket == bucket for path in said.paths}
 
 
 def withdraw(files: LakehouseFileIO, folder: str) -> None:

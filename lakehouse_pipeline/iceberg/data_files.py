@@ -22,7 +22,7 @@ from pyiceberg.transforms import BucketTransform, HourTransform
 from lakehouse_pipeline.config.partition import MAX_OPEN
 from lakehouse_pipeline.errors import DataError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.claims import claim
+from lakehouse_pipeline.iceberg.claims import Claim, claim, claim_paths
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.event_time import HOUR_MICROSECONDS, Entry
 from lakehouse_pipeline.iceberg.manifests import ADDED, encode_entry
@@ -114,6 +114,7 @@ class _Task:
     finished: dict[str, "_PartitionWriter"] = field(default_factory=dict)
     numbers: Counter[tuple[int, str]] = field(default_factory=Counter)
     claimed: set[tuple[int, str]] = field(default_factory=set)
+    again: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.schema = arrow_schema(self.target.schema)
@@ -164,8 +165,14 @@ class _Task:
             return
         paths = {path, *(writer.path for writer in self.writers.values() if writer.bucket == bucket)}
         fresh = {each for each in paths if (bucket, each) not in self.claimed}
-        claim(self.target.files, self.target.claims, bucket, fresh)
+        claim_paths(self.target.files, self.target.claims, bucket, fresh)
         self.claimed.update((bucket, each) for each in fresh)
+
+    def claim_again(self, bucket: int) -> None:
+        """Say that the bucket has files of another writing, too."""
+        if bucket not in self.again:
+            claim(self.target.files, self.target.claims, Claim(bucket=bucket, again=True))
+            self.again.add(bucket)
 
     def close(self) -> list[WrittenFile]:
         """Finish all files and give them, by bucket."""
@@ -252,6 +259,7 @@ class _PartitionWriter:
                     etag = self.target.files.put(url, body, if_absent=True).etag
             except PreconditionFailedError:
                 logger.info("%s is taken by another writing of this task; the next try has its own name", url)
+                self.task.claim_again(self.bucket)
                 continue
             file.path.unlink()
             partition = self.target.partitions.record(self.values)

@@ -1,8 +1,10 @@
 """An Iceberg table as a backfill sees it: hours that are read, written, sealed and replaced."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -11,24 +13,29 @@ from pyiceberg.table import Table
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.errors import CommitConflictError, TransientError
+from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.attempt_files import AttemptFiles, batch_of, put_files, put_rows
 from lakehouse_pipeline.iceberg.changes import ChangePlan
-from lakehouse_pipeline.iceberg.claims import claimed, withdraw
-from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, SealedHour, head, load, replace_hours
+from lakehouse_pipeline.iceberg.claims import claims_in, withdraw
+from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, fence, load, replace_hours
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
-from lakehouse_pipeline.iceberg.manifests import LiveFile, digest, live_files
+from lakehouse_pipeline.iceberg.manifests import DELETED, LiveFile, digest, live_files, read_entries, read_sealed
 from lakehouse_pipeline.iceberg.partitions import Partitions
-from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of, has_hour
-from lakehouse_pipeline.iceberg.seals import manifest_url, seal_files
+from lakehouse_pipeline.iceberg.replacement import SealedHour, head
+from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
+from lakehouse_pipeline.iceberg.seals import seal_files
 from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog
-from lakehouse_pipeline.iceberg.write_target import WriteTarget
-from lakehouse_pipeline.ledger import Attempt, Ledger, Seal
+from lakehouse_pipeline.iceberg.write_target import WriteTarget, layout_of
+from lakehouse_pipeline.ledger.hours import Ledger
+from lakehouse_pipeline.ledger.records import Attempt, Seal
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.vending import DRIVERS_KEYS, ENDPOINT
 
 logger = logging.getLogger(__name__)
+
+HEADS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,9 @@ class HourlyTable:
         """The record of the table's hours."""
         return Ledger(self.files, self.location, self.uuid)
 
-    @property
+    @cached_property
     def files(self) -> LakehouseFileIO:
-        """The table's store, without anything that a task must not get."""
+        """The table's store, without anything that a task must not get; one, so that it counts all requests."""
         return store_of(self.table.io.properties)
 
     def live(self, hour: HourWindow) -> list[LiveFile]:
@@ -153,6 +160,11 @@ class HourlyTable:
         """
         return self.table.scan(selected_fields=tuple(columns)).to_arrow()
 
+    @property
+    def layout(self) -> Mapping[str, str]:
+        """What shapes the keys of files that are written now."""
+        return layout_of(self.table)
+
     def target(self, hour: HourWindow, attempt: str, file_size: int) -> WriteTarget:
         """Describe the writing of an attempt to the engine's tasks."""
         return WriteTarget.of(self.table, self.files, hour, attempt, hour_column=self.hour, file_size=file_size)
@@ -169,37 +181,46 @@ class HourlyTable:
         """Write the manifests of an attempt."""
         return seal_files(self.table, attempt, written, rows_read=rows_read, rejected=rejected, left=left)
 
-    def manifest_url(self, attempt: str, place: int) -> str:
-        """Give the place of one of an attempt's manifests; they are counted from 0."""
-        return manifest_url(self.table, attempt, place)
+    def files_of(self, hour: HourWindow, attempt: Attempt) -> AttemptFiles:
+        """Give the names of all files that an attempt can have."""
+        target = self.target(hour, attempt.id, 0).laid_out(attempt.layout)
+        claims = claims_in(self.files, self.ledger.claims_url(hour, attempt.id))
+        return AttemptFiles(attempt, target, self._known_paths(hour), claims)
 
-    def was_committed(self, attempt: str) -> bool:
-        """Tell whether a snapshot of the table, as it is now, was made of a sealed attempt's files."""
-        return self._snapshot_of(attempt) is not None
+    def withdraw_claims(self, hour: HourWindow, attempt: str) -> None:
+        """Remove what an attempt's writers said of their files: none is left."""
+        withdraw(self.files, self.ledger.claims_url(hour, attempt))
 
-    def replace(self, hour: HourWindow, attempt: Attempt, *, before_send: BeforeSend) -> Replaced:
+    def replace(self, hour: HourWindow, attempt: Attempt, *, epoch: int, before_send: BeforeSend) -> Replaced:
         """Commit a sealed attempt: the hour's live files are then exactly those of the seal.
 
         An attempt whose earlier commit turns out to have landed is done, whatever became of the hour since: its files
         belong to that snapshot.
 
+        Args:
+            hour: the hour.
+            attempt: sealed.
+            epoch: of the caller's hold on the hour, which names the commit's files; used once.
+            before_send: see `replace_hours`.
+
         Raises:
             CommitConflictError: the hour was changed by somebody else, or rivals won every try.
             CommitStateUnknownError: whether the commit landed is not known.
         """
-        replaced = self._replace(hour, attempt, before_send)
-        try:
-            self.withdraw_claims(hour, attempt.id)
-        except TransientError as error:  # they are of no use any more, and the hour is done
-            logger.warning("%s: the claims of attempt %s stay: %s", hour, attempt.id, error)
-        return replaced
-
-    def _replace(self, hour: HourWindow, attempt: Attempt, before_send: BeforeSend) -> Replaced:
         sealed = SealedHour.of(hour, attempt)
+        if attempt.bases and (landed := self.landed(hour, attempt)) is not None:
+            return Replaced(landed, 0, 0)
         try:
-            return replace_hours(self.catalog, self.identifier, [sealed], event_time=self.hour, before_send=before_send)
+            return replace_hours(
+                self.catalog,
+                self.identifier,
+                [sealed],
+                event_time=self.hour,
+                batch=batch_of(attempt.id, epoch),
+                before_send=before_send,
+            )
         except CommitConflictError:
-            landed = self._snapshot_of(attempt.id, attempt.snapshot_id)
+            landed = self.landed(hour, attempt)
             if landed is not None:
                 return Replaced(landed, 0, 0)
             now = HourlyTable(self.catalog, load(self.catalog, self.identifier), self.hour)
@@ -207,36 +228,111 @@ class HourlyTable:
                 raise
             return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
 
-    @property
-    def _rows_tell_paths(self) -> bool:
-        """Whether the table has had a spec whose files lie at paths that only their rows tell."""
-        event_time = self.table.schema().find_field(self.hour).field_id
-        specs = self.table.metadata.specs().values()
-        return any(len(spec.fields) > 1 or not has_hour(spec, event_time) for spec in specs)
-
-    def withdraw_claims(self, hour: HourWindow, attempt: str) -> None:
-        """Remove what an attempt's writers said of their partition paths: its files are the table's, or gone."""
-        if self._rows_tell_paths:
-            withdraw(self.files, self.ledger.claims_url(hour, attempt))
-
-    def partition_paths(self, hour: HourWindow, attempt: str) -> Callable[[int], set[str]]:
-        """Tell of a bucket at which partition paths an attempt may have files, whatever spec it was written for."""
+    def _known_paths(self, hour: HourWindow) -> set[str]:
+        """Give the partition paths that need no rows to tell, of whatever spec an attempt was written for."""
         metadata, schema = self.table.metadata, self.table.schema()
         event_time = schema.find_field(self.hour).field_id
         every = [Partitions(spec, schema, event_time, hour.ordinal) for spec in metadata.specs().values()]
-        known = {each.path() for each in every if each.known and each.spec.fields}
-        said = claimed(self.files, self.ledger.claims_url(hour, attempt)) if self._rows_tell_paths else {}
-        return lambda bucket: known | said.get(bucket, set())
+        return {each.path() for each in every if each.known and each.spec.fields}
 
-    def _snapshot_of(self, attempt: str, recorded: int | None = None) -> int | None:
-        """Find the snapshot that a sealed attempt made: the one recorded before its commit, or one with its files."""
-        now, first = load(self.catalog, self.identifier), self.manifest_url(attempt, 0)
+    def remove_unused(self, hour: HourWindow, attempt: Attempt, seal: Seal | None, *, final: bool) -> None:
+        """Remove what tasks of a landed attempt wrote a second time.
+
+        Args:
+            hour: the hour.
+            attempt: landed.
+            seal: names what is used; None asks the table.
+            final: no task writes any more: the claims, which tell where to look, go too.
+
+        Raises:
+            TransientError: the store did not answer; the next call goes on.
+        """
+        names = self.files_of(hour, attempt)
+        if names.again:
+            used = self.reached_files(hour, attempt.id) if seal is None else self._sealed_files(seal)
+            put = put_files(self.files, names.data_of(names.again))
+            self.files.delete_objects(url for url in put if url not in used)
+        if names.claims and final:
+            self.withdraw_claims(hour, attempt.id)
+
+    def landed(self, hour: HourWindow, attempt: Attempt) -> int | None:
+        """Find a snapshot of the table, as it is now, that an attempt made or that still reaches one of its files."""
+        now = load(self.catalog, self.identifier)
         for snapshot in now.metadata.snapshots:
-            if snapshot.snapshot_id == recorded:
-                return recorded
-            if any(manifest.manifest_path == first for manifest in snapshot.manifests(now.io)):
+            if snapshot.snapshot_id in attempt.snapshot_ids:
                 return snapshot.snapshot_id
-        return None
+        reached = self._reached(now, hour, attempt.id)
+        return next(reached, (None, ""))[0]
+
+    def reached_files(self, hour: HourWindow, attempt: str) -> set[str]:
+        """Name the data files of an attempt that a snapshot of the table, as it is now, reaches."""
+        return {path for _, path in self._reached(load(self.catalog, self.identifier), hour, attempt)}
+
+    def _reached(self, now: Table, hour: HourWindow, attempt: str) -> Iterator[tuple[int, str]]:
+        """Go through an attempt's live files in all snapshots.
+
+        Summaries and snapshots may have been expired, and manifests merged, by somebody else: the names of data files
+        tell whose they are.
+        """
+        told, seen = EventTime.of(now.metadata, self.hour), set[str]()
+        for snapshot in now.metadata.snapshots:
+            for manifest in snapshot.manifests(now.io):
+                if manifest.manifest_path in seen or not told.in_manifest(manifest).meets((hour.ordinal,)):
+                    continue
+                seen.add(manifest.manifest_path)
+                for entry in read_entries(now.io, manifest):
+                    path: str = entry["data_file"]["file_path"]
+                    if entry["status"] != DELETED and f"-{attempt}-" in path.rpartition("/")[2]:
+                        yield snapshot.snapshot_id, path
+
+    def fence(self, attempt: Attempt, *, epoch: int) -> None:
+        """Make sure that no commit of an attempt that was sent can land any more; see `commit.fence`."""
+        if attempt.bases:
+            batch = batch_of(attempt.id, epoch)
+            fence(self.catalog, self.identifier, set(attempt.bases), batch=batch)
+
+    def fence_head(self, attempt: Attempt, *, epoch: int) -> None:
+        """Make sure that no commit can land any more that asserts what `main` stands on now."""
+        batch = batch_of(attempt.id, epoch)
+        fence(self.catalog, self.identifier, {head(load(self.catalog, self.identifier))}, batch=batch)
+
+    def remove_commits(self, hour: HourWindow, attempt: Attempt, epoch: int) -> None:
+        """Remove what holders of a landed attempt wrote for commits that did not land.
+
+        Raises:
+            TransientError: the store did not answer; what is left is left.
+        """
+        put = put_rows(self.files, self.files_of(hour, attempt).commits(epoch))
+        reached = self.reached_metadata()
+        self.files.delete_objects(url for url in put if url not in reached)
+
+    def reached_metadata(self) -> set[str]:
+        """Name the manifest lists and manifests that the snapshots of the table, as it is now, reach."""
+        now = load(self.catalog, self.identifier)
+        lists = {snapshot.manifest_list for snapshot in now.metadata.snapshots}
+        return lists | {m.manifest_path for snapshot in now.metadata.snapshots for m in snapshot.manifests(now.io)}
+
+    def _sealed_files(self, seal: Seal) -> set[str]:
+        entries = (entry for manifest in seal.manifests for entry in read_sealed(self.table.io, manifest))
+        return {entry["data_file"]["file_path"] for entry in entries}
+
+    def missing_files(self, seal: Seal) -> list[str]:
+        """Name the sealed manifests and data files that are gone or of another size."""
+        with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
+            sizes = {manifest.path: manifest.length for manifest in seal.manifests}
+            gone = _not_as_said(pool, self.files, sizes)
+            if gone:
+                return gone
+            for manifest in seal.manifests:
+                entries = [entry["data_file"] for entry in read_sealed(self.table.io, manifest)]
+                sizes = {entry["file_path"]: entry["file_size_in_bytes"] for entry in entries}
+                gone += _not_as_said(pool, self.files, sizes)
+        return gone
+
+
+def _not_as_said(pool: ThreadPoolExecutor, files: LakehouseFileIO, sizes: Mapping[str, int]) -> list[str]:
+    found = zip(sizes.items(), pool.map(files.head, sizes), strict=True)
+    return [url for (url, size), info in found if info is None or info.size != size]
 
 
 def store_of(properties: Mapping[str, Any]) -> LakehouseFileIO:

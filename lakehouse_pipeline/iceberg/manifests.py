@@ -35,7 +35,7 @@ from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.event_time import Entry, EventTime, HourSpan, avro_name
-from lakehouse_pipeline.ledger import PartitionBounds, SealedManifest
+from lakehouse_pipeline.ledger.records import PartitionBounds, SealedManifest
 
 EXISTING, ADDED, DELETED = 0, 1, 2  # ManifestEntryStatus
 FORMAT_VERSION: Literal[2] = 2
@@ -143,10 +143,7 @@ def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
 
     Source: https://iceberg.apache.org/spec/#sequence-number-inheritance
     """
-    with files.new_input(manifest.manifest_path).open() as stream:
-        body = io.BytesIO(stream.read())
-    for record in fastavro.reader(body):
-        entry: Entry = dict(record)  # type: ignore[arg-type]  # manifests hold records only
+    for entry in _records(files, manifest.manifest_path):
         if entry.get("snapshot_id") is None:
             entry["snapshot_id"] = manifest.added_snapshot_id
         inherits = entry["status"] == ADDED or manifest.sequence_number == 0
@@ -154,6 +151,18 @@ def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
             if entry.get(name) is None and inherits:
                 entry[name] = manifest.sequence_number
         yield entry
+
+
+def read_sealed(files: FileIO, manifest: SealedManifest) -> Iterator[Entry]:
+    """Read the entries of a manifest that no snapshot knows yet."""
+    return _records(files, manifest.path)
+
+
+def _records(files: FileIO, path: str) -> Iterator[Entry]:
+    with files.new_input(path).open() as stream:
+        body = io.BytesIO(stream.read())
+    for record in fastavro.reader(body):
+        yield dict(record)  # type: ignore[arg-type]  # manifests hold records only
 
 
 def schema_for(metadata: TableMetadata, spec_id: int) -> Schema:

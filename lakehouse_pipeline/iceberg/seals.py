@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
+from pyiceberg.table.locations import LocationProvider
 
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.manifests import codec_of, decode_entry, digest, partition_bounds, write_manifest
-from lakehouse_pipeline.ledger import Seal, SealedManifest
+from lakehouse_pipeline.ledger.records import Seal, SealedManifest
 
 MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes
 
@@ -33,7 +34,7 @@ def seal_files(
     target = int(table.properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
     manifests = []
     for place, part in enumerate(_parts(written, target)):
-        path = manifest_url(table, attempt, place)
+        path = manifest_url(table.location_provider(), attempt, place)
         manifest = write_manifest(
             table.io,
             path,
@@ -64,9 +65,9 @@ def seal_files(
     )
 
 
-def manifest_url(table: Table, attempt: str, place: int) -> str:
-    """Give the place of one of an attempt's manifests."""
-    return table.location_provider().new_metadata_location(f"{attempt}-m{place}.avro")
+def manifest_url(provider: LocationProvider, attempt: str, place: int) -> str:
+    """Give the place of one of an attempt's manifests, counted from 0."""
+    return provider.new_metadata_location(f"{attempt}-m{place}.avro")
 
 
 def _parts(written: Sequence[WrittenFile], target: int) -> Iterator[list[WrittenFile]]:

@@ -1,20 +1,29 @@
 """What a task is told of the attempt that it writes for, and how the attempt's files are named."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
-from pyiceberg.table.locations import load_location_provider
+from pyiceberg.table.locations import LocationProvider, load_location_provider
 from pyiceberg.table.sorting import SortOrder
 from pyiceberg.utils.properties import property_as_bool
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.partitions import Partitions
-from lakehouse_pipeline.ledger import Ledger
+from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+
+LOCATION = "location"  # the one name in a layout that is no table property
+SHAPES_KEYS = (
+    "write.data.path",
+    "write.folder-storage.path",
+    "write.metadata.path",
+    "write.object-storage.",
+    "write.py-location-provider.",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,19 @@ class WriteTarget:
             file_size=file_size,
         )
 
+    def laid_out(self, layout: Mapping[str, str]) -> "WriteTarget":
+        """Give the target as it was when an attempt of this layout was opened; of none, as it is."""
+        if not layout:
+            return self
+        shaped = {name: value for name, value in self.properties.items() if not name.startswith(SHAPES_KEYS)}
+        properties = {**shaped, **{name: value for name, value in layout.items() if name != LOCATION}}
+        return replace(self, location=layout.get(LOCATION, self.location), properties=properties)
+
+    @property
+    def locations(self) -> LocationProvider:
+        """Where the table's files go."""
+        return load_location_provider(self.location, dict(self.properties))
+
     @cached_property
     def schema(self) -> Schema:
         """The table's schema."""
@@ -110,7 +132,12 @@ class WriteTarget:
             path: its partition path; None for that of the hour, where the table is partitioned by nothing else.
         """
         name = f"{bucket:05d}-{self.attempt}-{file}-{attempt_try}.parquet"
-        provider = load_location_provider(self.location, dict(self.properties))
         if not self.paths_in_keys:
-            return provider.new_data_location(name)
-        return provider.new_data_location(f"{self.partitions.path() if path is None else path}/{name}")
+            return self.locations.new_data_location(name)
+        return self.locations.new_data_location(f"{self.partitions.path() if path is None else path}/{name}")
+
+
+def layout_of(table: Table) -> Mapping[str, str]:
+    """Give what `WriteTarget.laid_out` takes: the table's location, and the properties that shape keys."""
+    shaping = {name: value for name, value in table.properties.items() if name.startswith(SHAPES_KEYS)}
+    return {LOCATION: table.location(), **shaping}

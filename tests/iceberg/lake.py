@@ -17,13 +17,14 @@ from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.config.validation import validated
 from lakehouse_pipeline.config.yaml_source import parse_document
 from lakehouse_pipeline.hours import HOUR, HourWindow
-from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, SealedHour, replace_hours
+from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, replace_hours
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
 from lakehouse_pipeline.iceberg.tables import create_table
-from lakehouse_pipeline.ledger import new_attempt_id
+from lakehouse_pipeline.ledger.records import new_attempt_id
 
 TEN = HourWindow.from_key("2013-01-01-10:00")
 ELEVEN = HourWindow.from_key("2013-01-01-11:00")
@@ -120,7 +121,14 @@ class Lake:
 
     def replace(self, *hours: SealedHour, before_send: BeforeSend = send) -> Replaced:
         """Commit sealed hours."""
-        return replace_hours(self.catalog, self.identifier, hours, event_time=self.hour, before_send=before_send)
+        return replace_hours(
+            self.catalog,
+            self.identifier,
+            hours,
+            event_time=self.hour,
+            batch=uuid.uuid4().hex,
+            before_send=before_send,
+        )
 
     def put(self, hour: HourWindow, ids: Sequence[int]) -> Replaced:
         """Make an hour these events, in one attempt."""

@@ -10,9 +10,9 @@ from pyiceberg.transforms import IdentityTransform
 
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.commit import SealedHour
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.ledger import Attempt
+from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.ledger.records import Attempt
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket, send
 
 
@@ -172,8 +172,8 @@ def test_a_commit_is_idempotent(lake: Lake) -> None:
             "seal": sealed.seal,
         }
     )
-    lake.now.replace(TEN, attempt, before_send=send)
-    lake.now.replace(TEN, attempt, before_send=send)
+    for epoch in (1, 2):
+        lake.now.replace(TEN, attempt, epoch=epoch, before_send=send)
     assert lake.rows() == {TEN.key: [1, 2]}
     assert len(lake.now.table.metadata.snapshots) == 1
 

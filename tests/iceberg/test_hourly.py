@@ -7,9 +7,10 @@ from pyiceberg.catalog import Catalog
 
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError
-from lakehouse_pipeline.iceberg.commit import SealedHour
 from lakehouse_pipeline.iceberg.hourly import store_of
-from lakehouse_pipeline.ledger import Attempt, Ledger
+from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.ledger.hours import Ledger
+from lakehouse_pipeline.ledger.records import Attempt
 from tests.iceberg.lake import ELEVEN, TEN, Lake, events, send
 
 
@@ -25,7 +26,8 @@ def attempt_of(sealed: SealedHour, snapshot_id: int | None = None) -> Attempt:
         recipe="r",
         buckets=1,
         seal=sealed.seal,
-        snapshot_id=snapshot_id,
+        bases=() if snapshot_id is None else (None,),
+        snapshot_ids=() if snapshot_id is None else (snapshot_id,),
     )
 
 
@@ -45,7 +47,7 @@ def test_an_attempt_that_landed_unseen_is_done(lake: Lake, ids: list[int], chang
         lake.put(ELEVEN, [5])
         lake.now.table.maintenance.expire_snapshots().by_id(landed).commit()
     before = lake.now.head, lake.rows()
-    replaced = lake.now.replace(TEN, attempt_of(sealed, landed), before_send=send)
+    replaced = lake.now.replace(TEN, attempt_of(sealed, landed), epoch=9, before_send=send)
     assert replaced.snapshot_id == (lake.now.head if changed == "expired" else landed)
     assert (lake.now.head, lake.rows()) == before
 
@@ -55,7 +57,7 @@ def test_an_attempt_that_landed_is_found_by_its_files_too(lake: Lake) -> None:
     sealed = lake.seal(TEN, [1])
     landed = lake.replace(sealed).snapshot_id
     lake.append(events(TEN, [2]))
-    assert lake.now.replace(TEN, attempt_of(sealed), before_send=send).snapshot_id == landed
+    assert lake.now.replace(TEN, attempt_of(sealed), epoch=9, before_send=send).snapshot_id == landed
 
 
 def test_an_attempt_that_never_landed_is_superseded(lake: Lake) -> None:
@@ -63,26 +65,26 @@ def test_an_attempt_that_never_landed_is_superseded(lake: Lake) -> None:
     sealed = lake.seal(TEN, [1])
     lake.append(events(TEN, [2]))
     with pytest.raises(CommitConflictError, match="superseded"):
-        lake.now.replace(TEN, attempt_of(sealed, 12345), before_send=send)
+        lake.now.replace(TEN, attempt_of(sealed, 12345), epoch=9, before_send=send)
 
 
 def test_committed_is_what_any_snapshot_reaches(lake: Lake) -> None:
     """An attempt is committed from its landing until its snapshot is gone, also after its hour was replaced."""
     sealed = lake.seal(TEN, [1])
-    assert not lake.now.was_committed(sealed.attempt)
+    assert lake.now.landed(TEN, attempt_of(sealed)) is None
     landed = lake.replace(sealed).snapshot_id
     lake.put(TEN, [2])
-    assert lake.now.was_committed(sealed.attempt)
+    assert lake.now.landed(TEN, attempt_of(sealed)) == landed
     assert landed is not None
     lake.now.table.maintenance.expire_snapshots().by_id(landed).commit()
-    assert not lake.now.was_committed(sealed.attempt)
+    assert lake.now.landed(TEN, attempt_of(sealed)) is None
 
 
 def test_only_sealed_attempts_are_committed(lake: Lake) -> None:
     """Files that were not checked do not get into the table."""
     unsealed = attempt_of(lake.seal(TEN, [1])).model_copy(update={"seal": None})
     with pytest.raises(SafetyError, match="is not sealed"):
-        lake.now.replace(TEN, unsealed, before_send=send)
+        lake.now.replace(TEN, unsealed, epoch=9, before_send=send)
 
 
 def test_a_table_is_seen_as_it_was_loaded(lake: Lake) -> None:

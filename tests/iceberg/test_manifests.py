@@ -15,7 +15,6 @@ from pyiceberg.transforms import HourTransform, IdentityTransform
 from pyiceberg.types import DateType, IntegerType, NestedField, StringType, TimestamptzType
 
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
-from lakehouse_pipeline.iceberg.commit import SealedHour
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.manifests import (
     ADDED,
@@ -29,6 +28,7 @@ from lakehouse_pipeline.iceberg.manifests import (
     manifests_of,
     read_entries,
 )
+from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.seals import seal_files
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket
 

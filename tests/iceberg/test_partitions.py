@@ -22,12 +22,13 @@ from pyiceberg.types import NestedField, PrimitiveType, StringType, StructType, 
 from lakehouse_pipeline.backfill.close import remove_files
 from lakehouse_pipeline.errors import DataError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg import data_files
-from lakehouse_pipeline.iceberg.claims import claim, claimed
-from lakehouse_pipeline.iceberg.commit import SealedHour
+from lakehouse_pipeline.iceberg.claims import claim_paths, claims_in, paths_of
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
 from lakehouse_pipeline.iceberg.manifests import decode_entry
 from lakehouse_pipeline.iceberg.partitions import Partitions
+from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of, schema_of
+from lakehouse_pipeline.ledger.records import Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from tests.iceberg.lake import ELEVEN, EVENTS, MEGABYTE, TEN, Lake, columns, events, in_bucket, sealed_by
 from tests.iceberg.test_hourly import attempt_of
@@ -319,7 +320,7 @@ def test_a_failed_attempts_files_are_removed_by_name(catalog: Catalog, propertie
     sealed = sealed_by(lake, TEN, [in_bucket(bucket, rows_of(30)) for bucket in (0, 2)])
     lake.write(TEN, [in_bucket(2, rows_of(7))], sealed.attempt)  # a second try of the task, with other rows
     attempt = attempt_of(sealed).model_copy(update={"buckets": 3})
-    assert remove_files(lake.now, TEN, attempt) > 30
+    assert remove_files(lake.now, Marker(hour=TEN.key, attempt=attempt)) > 30
     assert lake.stored("data") | lake.stored("metadata") | lake.stored("_lakehouse") == before
 
 
@@ -331,7 +332,7 @@ def test_files_are_claimed_before_they_are_put(catalog: Catalog, monkeypatch: py
 
     def watched(self: LakehouseFileIO, url: str, *given: Any, **named: Any) -> Any:
         if url.endswith(".parquet"):
-            said = claimed(self, target.claims)[7]
+            said = paths_of(claims_in(self, target.claims), 7)
             assert any(f"/{path}/" in url for path in said)
             seen.append(url)
         return put(self, url, *given, **named)
@@ -361,18 +362,20 @@ def test_a_claim_may_be_made_twice(lake: Lake) -> None:
     """Another try of the task claims the same, and more."""
     files, folder = lake.now.files, f"{lake.now.location}/claims"
     for paths in (["a", "b"], ["b", "a"], ["c"]):
-        claim(files, folder, 3, paths)
-    claim(files, folder, 4, ["a"])
-    assert claimed(files, folder) == {3: {"a", "b", "c"}, 4: {"a"}}
+        claim_paths(files, folder, 3, paths)
+    claim_paths(files, folder, 4, ["a"])
+    said = claims_in(files, folder)
+    assert (paths_of(said, 3), paths_of(said, 4)) == ({"a", "b", "c"}, {"a"})
 
 
 @pytest.mark.parametrize("partition", [(), ("bucket(4, id)",)], ids=["hour alone", "more"])
-def test_claims_end_with_the_commit(catalog: Catalog, partition: tuple[str, ...]) -> None:
+def test_claims_end_with_the_attempt(catalog: Catalog, partition: tuple[str, ...]) -> None:
     """Once the files are the table's nobody needs to find them by name; tables by the hour alone never claim."""
     lake = Lake.create(catalog, partition=partition)
     sealed = lake.seal(TEN, range(20))
     assert len(claims(lake)) == len(partition)
-    lake.now.replace(TEN, attempt_of(sealed), before_send=lambda *_: None)
+    lake.now.replace(TEN, attempt_of(sealed), epoch=1, before_send=lambda *_: None)
+    lake.now.remove_unused(TEN, attempt_of(sealed), sealed.seal, final=True)
     assert claims(lake) == set()
     assert lake.rows() == {TEN.key: list(range(20))}
 
@@ -387,7 +390,7 @@ def test_an_attempt_of_an_earlier_spec_is_removed(catalog: Catalog) -> None:
     with lake.now.table.update_spec() as update:
         update.add_field("name", IdentityTransform(), "name")
     for sealed in (first, second):
-        remove_files(lake.now, TEN, attempt_of(sealed))
+        remove_files(lake.now, Marker(hour=TEN.key, attempt=attempt_of(sealed)))
     assert (lake.stored("data"), claims(lake)) == (set(), set())
 
 

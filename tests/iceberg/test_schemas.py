@@ -23,7 +23,7 @@ from lakehouse_pipeline.iceberg.schemas import (
     type_name,
     types_of,
 )
-from lakehouse_pipeline.ledger import PartitionBounds, SealedManifest
+from lakehouse_pipeline.ledger.records import PartitionBounds, SealedManifest
 from tests.iceberg.lake import TEN, Lake, columns, in_bucket, spec_of
 
 NESTED = {

@@ -17,12 +17,12 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.types import PrimitiveType
 
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.commit import SealedHour
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.manifests import decode_entry, digest
+from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
 from lakehouse_pipeline.iceberg.tables import open_catalog
-from lakehouse_pipeline.ledger import new_attempt_id
+from lakehouse_pipeline.ledger.records import new_attempt_id
 from tests.iceberg.lake import TEN, Lake, columns, events, in_bucket
 
 SMALL_ROW_GROUPS = {"write.parquet.row-group-limit": "5"}

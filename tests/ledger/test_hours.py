@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.ledger import (
+from lakehouse_pipeline.ledger.hours import Ledger
+from lakehouse_pipeline.ledger.records import (
     Attempt,
     Committed,
     HourRecord,
-    Ledger,
     Outcome,
     Seal,
     SealedManifest,

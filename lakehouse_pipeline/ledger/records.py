@@ -1,22 +1,15 @@
-"""The durable record of attempts: one compare-and-swap object per hour, beside the table.
+"""What the ledger holds: attempts, seals and the record of an hour, as they are written and read back.
 
-Losing it loses no data: the table decides what is live, and a run whose record is gone simply runs again. It lives at
-`<table location>/_lakehouse/<table uuid>/` and is written with conditional PUTs only, so that of two runs that want the
-same hour one is told that it lost. What a record means for the table is decided above this module.
+What a record means for the table is decided above this module; how it is written is `hours`'.
 """
 
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError
-from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
-
-FOLDER = "_lakehouse"
+from pydantic import BaseModel, ConfigDict
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # ULID's alphabet: https://github.com/ulid/spec
 
@@ -102,10 +95,14 @@ class Attempt(_Model):
         replaces: digest of the hour's live files then. The commit goes on only while they are the same.
         source: fingerprint of the hour's objects.
         recipe: fingerprint of everything else that shapes the hour.
-        buckets: how many buckets may have files: with it every file can be named without a listing.
+        buckets: how many buckets may have files.
+        epoch: of the record when it was opened.
+        remote: its tasks may write on when it has ended: they are not on this machine.
+        layout: the table's location and the properties that shape keys, as they were then: with them, the buckets and
+            the claims every file can be named without a listing.
         seal: set once the files are checked.
-        base: the snapshot that `main` has to stand on for the commit that is under way.
-        snapshot_id: the snapshot of that commit.
+        bases: the snapshots that `main` had to stand on for the commits that were sent; None for no snapshot at all.
+        snapshot_ids: the snapshots that those commits would make.
     """
 
     id: str
@@ -116,9 +113,16 @@ class Attempt(_Model):
     source: str
     recipe: str
     buckets: int
+    epoch: int = 0
+    remote: bool = False
+    layout: Mapping[str, str] = {}
     seal: Seal | None = None
-    base: int | None = None
-    snapshot_id: int | None = None
+    bases: tuple[int | None, ...] = ()
+    snapshot_ids: tuple[int, ...] = ()
+
+    def sent(self, base: int | None, snapshot_id: int) -> "Attempt":
+        """Give the attempt with one more commit that is about to be sent."""
+        return self.model_copy(update={"bases": (*self.bases, base), "snapshot_ids": (*self.snapshot_ids, snapshot_id)})
 
 
 class Committed(_Model):
@@ -152,7 +156,7 @@ class Outcome(_Model):
         message: what the error said.
     """
 
-    kind: Literal["committed", "failed", "cancelled"]
+    kind: Literal["committed", "failed", "cancelled", "abandoned"]
     at: datetime
     run_id: str
     error: str = ""
@@ -166,9 +170,10 @@ class HourRecord(_Model):
         hour: the hour's key.
         version: goes up by one with every write, so that no two versions are alike.
         epoch: goes up by one with every attempt; whoever holds an older one has lost the hour.
-        state: idle (no attempt, or a failed one whose tasks may write on) · open (files are being written) · sealed
-            (waits for a commit) · committing.
+        state: idle (no attempt) · open (files are being written) · sealed (waits for a commit) · committing (a commit
+            may be on its way) · aborting (it shall not land any more, and whether it has is being found out).
         attempt: the one under way.
+        stage: what its holder was doing at the last renewal of the lease.
         committed: the last that landed.
         outcome: of the last run.
     """
@@ -176,89 +181,34 @@ class HourRecord(_Model):
     hour: str
     version: int = 0
     epoch: int = 0
-    state: Literal["idle", "open", "sealed", "committing"] = "idle"
+    state: Literal["idle", "open", "sealed", "committing", "aborting"] = "idle"
     attempt: Attempt | None = None
+    stage: str = ""
     committed: Committed | None = None
     outcome: Outcome | None = None
 
 
-class Objects(Protocol):
-    """The two verbs that the ledger needs of a store."""
+class Marker(_Model):
+    """An attempt that may have left something: put before its first file, removed when nothing of it can be astray.
 
-    def get(self, url: str) -> Content:
-        """Read an object whole; FileNotFoundError when there is none."""
+    The store's time of its last writing is when it was opened or closed.
 
-    def put(self, url: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
-        """Write an object whole; PreconditionFailedError when the condition does not hold."""
+    Attributes:
+        hour: the hour's key.
+        attempt: as it was opened, or as it was when it was closed; without its seal.
+        closed: it has ended, and what it left was removed once; what a late writer puts after that goes in a second
+            pass.
+        landed: whether it ended in the table.
+        sealed: whether it was sealed when it was closed, and may have left what commits write.
+        epoch: the hour's when it was closed.
+    """
 
-
-class Ledger:
-    """The hour records of one table."""
-
-    def __init__(self, objects: Objects, table_location: str, table_uuid: str) -> None:
-        """Look at the ledger of the table at `table_location`; nothing is read yet."""
-        self._objects = objects
-        self.folder = f"{table_location.rstrip('/')}/{FOLDER}/{table_uuid}"
-
-    def hour(self, hour: HourWindow) -> "HourLedger":
-        """Read the hour's record; one that does not exist yet is idle."""
-        return HourLedger(self._objects, f"{self.folder}/hours/{hour.start:%Y-%m-%d-%H}.json", hour)
-
-    def rejects_url(self, hour: HourWindow, attempt: str) -> str:
-        """Give the folder in which the bad rows of an attempt are kept."""
-        return f"{self.folder}/rejects/{hour.start:%Y-%m-%d-%H}/{attempt}"
-
-    def claims_url(self, hour: HourWindow, attempt: str) -> str:
-        """Give the folder in which an attempt's writers say at which partition paths they put files."""
-        return f"{self.folder}/claims/{hour.start:%Y-%m-%d-%H}/{attempt}"
-
-
-class HourLedger:
-    """One hour's record, as this process knows it; every write is a compare-and-swap against that knowledge."""
-
-    def __init__(self, objects: Objects, url: str, hour: HourWindow) -> None:
-        """Read the record at `url`.
-
-        Raises:
-            SafetyError: the object is no record of this version of the software.
-        """
-        self._objects = objects
-        self._etag: str | None = None
-        self.url = url
-        self.record = HourRecord(hour=hour.key)
-        try:
-            content = objects.get(url)
-        except FileNotFoundError:
-            return
-        try:
-            self.record = HourRecord.model_validate_json(content.body)
-        except ValidationError as error:
-            raise SafetyError(
-                f"{url} is no hour record that this version can read ({error.error_count()} problems). "
-                "Removing the object is safe: the hour then runs again."
-            ) from None
-        self._etag = content.info.etag
-
-    def advance(self, **changes: object) -> HourRecord:
-        """Write the record with `changes`, if nobody else has written it since this process read it.
-
-        Raises:
-            CommitConflictError: somebody else has; this process no longer holds the hour.
-        """
-        changed = self.record.model_copy(update={**changes, "version": self.record.version + 1})
-        body = changed.model_dump_json(indent=1).encode()
-        try:
-            if self._etag is None:
-                info = self._objects.put(self.url, body, if_absent=True)
-            else:
-                info = self._objects.put(self.url, body, if_match=self._etag)
-        except (PreconditionFailedError, FileNotFoundError):
-            raise CommitConflictError(
-                f"another run took {self.record.hour} over (its record {self.url} was changed meanwhile); "
-                "this run leaves the hour to it"
-            ) from None
-        self.record, self._etag = changed, info.etag
-        return changed
+    hour: str
+    attempt: Attempt
+    closed: bool = False
+    landed: bool = False
+    sealed: bool = False
+    epoch: int = 0
 
 
 def new_attempt_id() -> str:

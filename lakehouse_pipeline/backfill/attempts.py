@@ -1,0 +1,221 @@
+"""The attempts of one hour: opened, sealed, committed, closed or abandoned. No engine, and no data, is known here.
+
+Every step is said in the hour's record first, by a compare-and-swap: whoever loses one holds the hour no longer. What
+is in the record decides what may be removed:
+
+- *open*: nothing can reach its files; they go as soon as the record no longer names the attempt.
+- *sealed*, *committing*: its files stay, whatever becomes of its run, until it is committed or abandoned.
+- *aborting*: no commit of it may land any more. `main` is moved off every snapshot that one of them asserts, and only
+  then is the table asked whether one has landed.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.close import close, close_landed
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.commit import RivalsWonError
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.ledger.hours import HourLedger
+from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker, Outcome, Seal
+
+logger = logging.getLogger(__name__)
+
+Ended = Literal["committed", "failed", "cancelled", "abandoned"]
+
+
+@dataclass
+class HourInHand:
+    """One hour of a table, as one process works on it.
+
+    Attributes:
+        table: as it was loaded.
+        hour: the hour.
+        held: its record.
+        run_id: of the orchestrator.
+    """
+
+    table: HourlyTable
+    hour: HourWindow
+    held: HourLedger
+    run_id: str
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt under way."""
+        if self.held.record.attempt is None:
+            raise LakehouseError(f"{self.hour} has no attempt")
+        return self.held.record.attempt
+
+    def open(self, attempt: Attempt) -> None:
+        """Begin an attempt in the place of an open one, whose files are removed, or of none.
+
+        Raises:
+            CommitConflictError: another run has the hour.
+        """
+        earlier, epoch = self.held.record.attempt, self.held.record.epoch + 1
+        opened = attempt.model_copy(update={"epoch": epoch, "run_id": self.run_id})
+        # Marked before anything else: whatever an attempt may have left is found by its marker.
+        self.table.ledger.mark(Marker(hour=self.hour.key, attempt=opened))
+        try:
+            self.held.advance(epoch=epoch, state="open", attempt=opened, stage="opened", outcome=None)
+        except CommitConflictError:
+            with self._told(opened):
+                self.table.ledger.unmark(self.hour, opened.id)  # nothing was written
+            raise
+        self._emit("attempt.opened", opened)
+        if earlier:  # it can no longer be sealed
+            with self._told(earlier):
+                close(self.table, Marker(hour=self.hour.key, attempt=earlier, closed=True, epoch=epoch - 1))
+
+    def seal(self, seal: Seal) -> None:
+        """Say that all files of the attempt are written and checked.
+
+        Raises:
+            CommitConflictError: another run has the hour.
+        """
+        self.held.advance(state="sealed", attempt=self.attempt.model_copy(update={"seal": seal}))
+        self._emit("attempt.sealed", self.attempt, files=seal.files, rows=seal.rows)
+
+    def resume(self) -> None:
+        """Take the hour with its sealed attempt.
+
+        Raises:
+            CommitConflictError: another run was faster.
+        """
+        taken = self.attempt.model_copy(update={"run_id": self.run_id})
+        self.held.advance(epoch=self.held.record.epoch + 1, attempt=taken, outcome=None)
+
+    def commit(self) -> Committed:
+        """Make the sealed attempt the hour; called once for each taking of the hour.
+
+        Raises:
+            CommitConflictError: somebody else took or changed the hour; the attempt is closed.
+            CommitStateUnknownError: the commit may have landed; the next holder finds out first.
+            TransientError: the store or the catalog did not answer within the retries; the attempt stays sealed.
+        """
+        attempt, epoch = self.attempt, self.held.record.epoch
+
+        def record(base: int | None, snapshot_id: int) -> None:
+            self.held.advance(state="committing", attempt=self.attempt.sent(base, snapshot_id))
+
+        try:
+            replaced = self.table.replace(self.hour, attempt, epoch=epoch, before_send=record)
+        except RivalsWonError as error:
+            self.ends("failed", error)
+            raise
+        except CommitConflictError as error:
+            self.close(error)  # none of its commits landed, or can
+            raise
+        except BaseException as error:
+            self.ends(_kind(error), error)
+            raise
+        return self._committed(replaced.snapshot_id)
+
+    def _committed(self, snapshot_id: int | None) -> Committed:
+        attempt, epoch = self.attempt, self.held.record.epoch
+        if attempt.seal is None:
+            raise LakehouseError(f"attempt {attempt.id} of {self.hour} is not sealed")
+        committed = Committed(
+            attempt=attempt.id,
+            at=datetime.now(UTC),
+            snapshot_id=snapshot_id,
+            source=attempt.source,
+            recipe=attempt.recipe,
+            seal=attempt.seal,
+        )
+        outcome = self._outcome("committed")
+        self.held.advance(state="idle", attempt=None, stage="", committed=committed, outcome=outcome)
+        self._emit("attempt.committed", attempt, snapshot_id=snapshot_id)
+        with self._told(attempt):
+            if epoch > attempt.epoch:  # an earlier holder may have written commits that it did not live to send
+                self.table.remove_commits(self.hour, attempt, epoch)
+            close_landed(self.table, self.hour, attempt, attempt.seal)
+        return committed
+
+    def close(self, error: BaseException) -> None:
+        """Remove what the attempt wrote, which is not part of the table, and say why it ended.
+
+        Where the record is not this run's any more, or the answer to its writing was lost, somebody may have taken the
+        attempt further: then it is theirs.
+        """
+        attempt, epoch, sealed = self.attempt, self.held.record.epoch, self.attempt.seal is not None
+        with self._told(attempt):
+            try:
+                self.held.advance(state="idle", attempt=None, stage="", outcome=self._outcome(_kind(error), error))
+            except CommitConflictError:
+                if self._is_recorded(attempt) or self.table.landed(self.hour, attempt) is not None:
+                    return
+            marker = Marker(hour=self.hour.key, attempt=unsealed(attempt), closed=True, sealed=sealed, epoch=epoch)
+            close(self.table, marker)
+
+    def ends(self, kind: Ended, error: BaseException | None) -> None:
+        """Say how the run ended, and leave its attempt as it is."""
+        with self._told(self.attempt):
+            self.held.advance(outcome=self._outcome(kind, error))
+
+    def abandon(self, why: str) -> Committed | None:
+        """Give a sealed attempt up, or find that it has landed.
+
+        Raises:
+            SafetyError: there is nothing to abandon.
+            CommitConflictError: another run has the hour.
+            CommitStateUnknownError: `main` could not be moved, or read back; nothing was removed.
+            TransientError: the store or the catalog did not answer; nothing is lost, call again.
+        """
+        attempt, state = self.attempt, self.held.record.state
+        if state not in {"sealed", "committing", "aborting"}:
+            raise SafetyError(f"attempt {attempt.id} of {self.hour} is {state}, and only a sealed one can be abandoned")
+        epoch = self.held.record.epoch + 1
+        self.held.advance(epoch=epoch, state="aborting", attempt=attempt.model_copy(update={"run_id": self.run_id}))
+        self._emit("attempt.aborting", attempt, why=why)
+        self.table.fence(attempt, epoch=epoch)
+        if (landed := self.table.landed(self.hour, attempt)) is not None:
+            return self._committed(landed)
+        marker = Marker(hour=self.hour.key, attempt=unsealed(attempt), closed=True, sealed=True, epoch=epoch)
+        close(self.table, marker)
+        outcome = self._outcome("abandoned").model_copy(update={"message": why})
+        self.held.advance(state="idle", attempt=None, stage="", outcome=outcome)
+        return None
+
+    def _is_recorded(self, attempt: Attempt) -> bool:
+        """Tell whether the hour's record, as it is now, holds an attempt."""
+        record = self.table.ledger.hour(self.hour).record
+        held = record.attempt.id if record.attempt else None
+        return attempt.id in (held, record.committed.attempt if record.committed else None)
+
+    def _outcome(self, kind: Ended, error: BaseException | None = None) -> Outcome:
+        return Outcome(
+            kind=kind,
+            at=datetime.now(UTC),
+            run_id=self.run_id,
+            error=type(error).__name__ if error else "",
+            message=str(error) if error else "",
+        )
+
+    def _emit(self, name: str, attempt: Attempt, **fields: object) -> None:
+        events.emit(name, self.table.identifier, self.hour.key, attempt.id, **fields)
+
+    @contextmanager
+    def _told(self, attempt: Attempt) -> Iterator[None]:
+        """Let an earlier error, or a success, pass even where tidying up after it fails: markers tell what is left."""
+        try:
+            yield
+        except LakehouseError as error:
+            logger.warning("%s: attempt %s is not tidied up yet: %s", self.hour, attempt.id, error)
+
+
+def unsealed(attempt: Attempt) -> Attempt:
+    """Give an attempt as its marker keeps it."""
+    return attempt.model_copy(update={"seal": None})
+
+
+def _kind(error: BaseException) -> Ended:
+    """Tell failures from KeyboardInterrupt, and from Dagster's own interruption of a run."""
+    return "failed" if isinstance(error, Exception) else "cancelled"

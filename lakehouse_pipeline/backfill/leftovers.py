@@ -1,0 +1,81 @@
+"""What ended runs left behind: open attempts are closed, closed ones get their second pass, interrupted ones go on.
+
+Everything is found by its marker: nothing is listed but the ledger's folder of them.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, is_free, remove_files
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.ledger.hours import HourLedger, MarkedAttempt
+from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.ledger.records import Marker, Outcome
+
+# What a writer may still put after its attempt was closed: a request lives through its retries (10 min), a stopped
+# machine may wake up; credentials of an hour are the hard end on S3.
+ZOMBIES = timedelta(hours=1)
+_STRAY = 0  # no holder's epoch: they begin with 1
+
+
+def close_attempts(
+    table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None, grace: timedelta = ZOMBIES
+) -> list[str]:
+    """Close what ended runs left open, of all hours or of one, and make the second passes that are due.
+
+    Args:
+        table: loaded now.
+        is_over: tells of a run's id whether the run is known to have ended; a lease that has lapsed tells it, too.
+        hour: of these attempts only.
+        grace: how long after its closing an attempt gets its second pass.
+
+    Returns:
+        The ids of the attempts that were closed or got their second pass.
+    """
+    return [
+        marked.marker.attempt.id
+        for marked in table.ledger.marked(hour)
+        if _close_marked(table, marked, is_over, grace=grace)
+    ]
+
+
+def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver, *, grace: timedelta) -> bool:
+    hour, marker, attempt = marked.hour, marked.marker, marked.marker.attempt
+    held = table.ledger.hour(hour)
+    record = held.record
+    if record.attempt and record.attempt.id == attempt.id:
+        if not is_free(held, "", is_over) or record.state in {"sealed", "committing"}:
+            return False  # it is at work, or waits for a commit or for somebody who gives it up
+        if record.state == "aborting":
+            return HourInHand(table, hour, held, record.attempt.run_id).abandon("begun before") is None
+        _give_up(held)
+    elif marker.closed:
+        return marked.age >= grace and _second_pass(table, marker)
+    elif record.committed and record.committed.attempt == attempt.id:
+        close_landed(table, hour, attempt, record.committed.seal)
+        return False
+    elif marked.age <= LEASE:
+        return False  # it is about to be opened
+    else:  # its record is lost: a commit of it may be on its way even now
+        table.fence_head(attempt, epoch=_STRAY)
+    close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=record.epoch))
+    return True
+
+
+def _second_pass(table: HourlyTable, marker: Marker) -> bool:
+    if marker.landed:
+        table.remove_unused(HourWindow.from_key(marker.hour), marker.attempt, None, final=True)
+    else:
+        remove_files(table, marker)
+    table.ledger.unmark(HourWindow.from_key(marker.hour), marker.attempt.id)
+    return True
+
+
+def _give_up(held: HourLedger) -> None:
+    """Take an open attempt out of its record: whoever works on at it can no longer seal it."""
+    attempt = held.record.attempt
+    assert attempt is not None  # noqa: S101  # the caller has seen it
+    said = f"run {attempt.run_id} ended without closing attempt {attempt.id}, or lost its lease"
+    outcome = Outcome(kind="failed", at=datetime.now(UTC), run_id=attempt.run_id, error="LeaseLost", message=said)
+    held.advance(state="idle", attempt=None, stage="", outcome=outcome)

@@ -1,0 +1,303 @@
+"""What a commit is made of: the manifests that it adds, keeps and writes anew, its manifest list and its summary.
+
+Written for the table's present head and sent by `commit`. Rules that must not be bent:
+
+- An hour is replaced only while its live files are those that its attempt was opened on: nobody else's rows are lost,
+  and commits to other hours never get in the way.
+- Every file is named in `Built.own_files` before it is written, so that a commit that certainly did not land can be
+  removed.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyiceberg.manifest import ManifestFile, write_manifest_list
+from pyiceberg.table import Table
+from pyiceberg.table.locations import LocationProvider
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Operation, Snapshot, Summary, update_snapshot_summaries
+
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.event_time import EventTime
+from lakehouse_pipeline.iceberg.manifests import (
+    DELETED,
+    EXISTING,
+    FORMAT_VERSION,
+    LiveFile,
+    codec_of,
+    digest,
+    live_file,
+    manifests_of,
+    read_entries,
+    refuse_straddling,
+    schema_for,
+    sealed_manifest_file,
+    write_manifest,
+)
+from lakehouse_pipeline.ledger.records import Attempt, Seal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SealedHour:
+    """An hour that is ready to be committed.
+
+    Attributes:
+        hour: the hour.
+        attempt: its id.
+        replaces: digest of the live files that the attempt was opened on.
+        seal: the files that take their place.
+    """
+
+    hour: HourWindow
+    attempt: str
+    replaces: str
+    seal: Seal
+
+    @classmethod
+    def of(cls, hour: HourWindow, attempt: Attempt) -> "SealedHour":
+        """Take a sealed attempt out of its record."""
+        if attempt.seal is None:
+            raise SafetyError(f"attempt {attempt.id} of {hour} is not sealed")
+        return cls(hour, attempt.id, attempt.replaces, attempt.seal)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A commit that is ready to be sent, and sent again.
+
+    Attributes:
+        base: what `main` has to stand on; None for no snapshot at all.
+        snapshot: what it will stand on.
+        removed: files that are live no more.
+        own_files: what was written for this commit alone.
+    """
+
+    base: int | None
+    snapshot: Snapshot
+    removed: tuple[LiveFile, ...]
+    own_files: tuple[str, ...]
+
+
+def head(table: Table) -> int | None:
+    """Give the snapshot that `main` stands on; None for a table without one."""
+    ref = table.metadata.refs.get(MAIN_BRANCH)
+    return ref.snapshot_id if ref else None
+
+
+def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str, batch: str) -> Built | None:
+    """Write all that a commit of the hours on the table's head needs; None where it would change nothing.
+
+    Args:
+        table: as it is now.
+        hours: what replaces what.
+        event_time: the column that tells a row's hour.
+        batch: names the commit's files; used once and never again.
+
+    Raises:
+        CommitConflictError: an hour's live files are not those that its attempt was opened on.
+        SafetyError: a seal is of another table, or files of earlier partition specs straddle the hours.
+    """
+    _check_seals(table, hours)
+    with _writing(table, batch) as writing:
+        kept, removed = writing.without(hours, EventTime.of(table.metadata, event_time))
+        refuse_straddling(removed)
+        _check_unchanged(hours, removed)
+        added = [
+            sealed_manifest_file(manifest, sealed.hour, sealed.seal.spec_id, writing.snapshot_id)
+            for sealed in hours
+            for manifest in sealed.seal.manifests
+        ]
+        if not added and not removed:
+            return None
+        return writing.built([*added, *kept], _summary(hours, removed, batch), removed)
+
+
+def build_fence(table: Table, batch: str) -> Built:
+    """Write a commit that changes nothing but what `main` stands on."""
+    with _writing(table, batch) as writing:
+        kept = manifests_of(table.metadata, table.io, writing.base)
+        told = {"engine-name": "lakehouse_pipeline", "lakehouse.batch": batch, "lakehouse.fence": "true"}
+        return writing.built(kept, Summary(Operation.APPEND, **told), ())
+
+
+@contextmanager
+def _writing(table: Table, batch: str) -> Iterator["_Writing"]:
+    writing = _Writing(table, batch, head(table), table.metadata.new_snapshot_id())
+    try:
+        yield writing
+    except BaseException:
+        remove_own(table, writing.own_files)
+        raise
+
+
+@dataclass
+class _Writing:
+    """A commit that is being written; every file is named before it is there."""
+
+    table: Table
+    batch: str
+    base: int | None
+    snapshot_id: int
+    own_files: list[str] = field(default_factory=list)
+
+    def without(self, hours: Sequence[SealedHour], event_time: EventTime) -> tuple[list[ManifestFile], list[LiveFile]]:
+        """Give the head's manifests with the hours' files marked DELETED, and these files."""
+        ordinals = {sealed.hour.ordinal for sealed in hours}
+        kept: list[ManifestFile] = []
+        removed: list[LiveFile] = []
+        for manifest in manifests_of(self.table.metadata, self.table.io, self.base):
+            if not (manifest.has_added_files() or manifest.has_existing_files()):
+                continue  # all of it was deleted by an earlier snapshot
+            if not event_time.in_manifest(manifest).meets(ordinals):
+                kept.append(manifest)
+                continue
+            copy, gone = self._marked(manifest, event_time, ordinals)
+            kept.append(copy)
+            removed += gone
+        return kept, removed
+
+    def _marked(
+        self, manifest: ManifestFile, event_time: EventTime, ordinals: set[int]
+    ) -> tuple[ManifestFile, list[LiveFile]]:
+        """Copy a manifest with the hours' files marked DELETED; the manifest itself where it has none of them."""
+        span_of = event_time.in_entries_of(manifest.partition_spec_id)
+        entries, gone = [], []
+        for entry in read_entries(self.table.io, manifest):
+            if entry["status"] == DELETED:
+                continue
+            span = span_of(entry)
+            if span.meets(ordinals):
+                gone.append(live_file(entry, span))
+                entries.append({**entry, "status": DELETED, "snapshot_id": self.snapshot_id})
+            else:
+                entries.append({**entry, "status": EXISTING})
+        if not gone:
+            return manifest, []
+        copies = len(self.own_files)
+        with self._own(manifest_copy_url(self.table.location_provider(), self.batch, copies)) as path:
+            copy = write_manifest(
+                self.table.io,
+                path,
+                entries,
+                spec=self.table.metadata.specs()[manifest.partition_spec_id],
+                schema=schema_for(self.table.metadata, manifest.partition_spec_id),
+                content=manifest.content,
+                codec=codec_of(self.table.properties),
+                snapshot_id=self.snapshot_id,
+            )
+        return copy, gone
+
+    def built(self, manifests: Sequence[ManifestFile], summary: Summary, removed: Sequence[LiveFile]) -> Built:
+        """Write the manifest list, and give what is to be sent."""
+        metadata = self.table.metadata
+        sequence_number = metadata.next_sequence_number()
+        with (
+            self._own(manifest_list_url(self.table.location_provider(), self.batch)) as path,
+            write_manifest_list(
+                FORMAT_VERSION,
+                self.table.io.new_output(path),
+                self.snapshot_id,
+                self.base,
+                sequence_number,
+                codec_of(self.table.properties),
+            ) as writer,
+        ):
+            writer.add_manifests(list(manifests))
+        parent = metadata.snapshot_by_id(self.base) if self.base is not None else None
+        before = parent.summary.additional_properties if parent and parent.summary else None
+        snapshot = Snapshot(
+            snapshot_id=self.snapshot_id,
+            parent_snapshot_id=self.base,
+            sequence_number=sequence_number,
+            timestamp_ms=max(int(datetime.now(UTC).timestamp() * 1000), metadata.last_updated_ms),
+            manifest_list=path,
+            summary=update_snapshot_summaries(summary, before),
+            schema_id=metadata.current_schema_id,
+        )
+        return Built(self.base, snapshot, tuple(removed), tuple(self.own_files))
+
+    @contextmanager
+    def _own(self, path: str) -> Iterator[str]:
+        self.own_files.append(path)
+        try:
+            yield path
+        except FileExistsError:
+            self.own_files.remove(path)  # somebody else's, who may have committed it
+            raise
+
+
+def manifest_copy_url(provider: LocationProvider, batch: str, place: int) -> str:
+    """Give the place of one of the manifests that a commit writes anew, counted from 0."""
+    return provider.new_metadata_location(f"{batch}-m{place}.avro")
+
+
+def manifest_list_url(provider: LocationProvider, batch: str) -> str:
+    """Give the place of a commit's manifest list."""
+    return provider.new_metadata_location(f"snap-{batch}.avro")
+
+
+def _check_seals(table: Table, hours: Sequence[SealedHour]) -> None:
+    for sealed in hours:
+        if sealed.seal.table_uuid != str(table.metadata.table_uuid):
+            raise SafetyError(f"attempt {sealed.attempt} of {sealed.hour} was written for another table of this name")
+        if sealed.seal.spec_id not in table.metadata.specs():
+            raise SafetyError(
+                f"attempt {sealed.attempt} of {sealed.hour} was written for a partition spec that is gone"
+            )
+
+
+def _check_unchanged(hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -> None:
+    """Hold the hours' live files against those that the attempts were opened on.
+
+    State, not history, is compared: it costs no walk over the snapshots in between, and a change that was undone
+    is no change.
+    """
+    for sealed in hours:
+        live = [file.path for file in removed if file.hour == sealed.hour.ordinal]
+        if digest(live) != sealed.replaces:
+            raise CommitConflictError(
+                f"{sealed.hour} was changed by somebody else after attempt {sealed.attempt} was opened "
+                f"(it now has {len(live)} live files): the attempt is superseded. Run the hour again to replace it"
+            )
+
+
+def _summary(hours: Sequence[SealedHour], removed: Sequence[LiveFile], batch: str) -> Summary:
+    data = [file for file in removed if file.content == 0]
+    deletes = {kind: [file for file in removed if file.content == kind] for kind in (1, 2)}
+    figures = {
+        "added-data-files": sum(sealed.seal.files for sealed in hours),
+        "added-records": sum(sealed.seal.rows for sealed in hours),
+        "added-files-size": sum(sealed.seal.bytes for sealed in hours),
+        "deleted-data-files": len(data),
+        "deleted-records": sum(file.rows for file in data),
+        "removed-files-size": sum(file.bytes for file in removed),
+        "removed-delete-files": len(removed) - len(data),
+        "removed-position-deletes": sum(file.rows for file in deletes[1]),
+        "removed-equality-deletes": sum(file.rows for file in deletes[2]),
+        "changed-partition-count": len(hours),
+    }
+    return Summary(
+        Operation.OVERWRITE if removed else Operation.APPEND,
+        **{name: str(figure) for name, figure in figures.items() if figure},
+        **{
+            "engine-name": "lakehouse_pipeline",
+            "lakehouse.batch": batch,
+            "lakehouse.hours": str(len(hours)),
+            "lakehouse.digest": digest(f"{sealed.hour} {sealed.attempt}" for sealed in hours),
+        },
+    )
+
+
+def remove_own(table: Table, paths: Sequence[str]) -> None:
+    """Remove files of a commit that did not land and cannot; one that cannot be removed now is left."""
+    for path in paths:
+        try:
+            table.io.delete(path)
+        except (OSError, LakehouseError) as error:
+            logger.warning("%s is no longer needed and could not be removed: %s", path, error)

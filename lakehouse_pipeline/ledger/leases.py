@@ -1,0 +1,69 @@
+"""The one lease: who works on something writes its record again before the lease is over, and stops once it is lost.
+
+A lease is over when its record was not written for `LEASE`, by the store's clock. Nothing that is read depends on it: a
+holder that slept past its lease is refused at its next write, since its record is another version by then.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
+
+LEASE = timedelta(seconds=60)
+RENEW_EVERY = timedelta(seconds=15)
+
+logger = logging.getLogger(__name__)
+
+
+class Renewal:
+    """Renews a lease in the background for as long as its block runs."""
+
+    def __init__(self, renew: Callable[[], bool], lost: Callable[[], object], what: str) -> None:
+        """Call `renew` every `RENEW_EVERY` until it gives False; call `lost` once if somebody else has the lease.
+
+        Args:
+            renew: raises CommitConflictError when the lease is lost.
+            lost: ends what is being done; called from another thread.
+            what: for the log.
+        """
+        self._renew = renew
+        self._lost = lost
+        self._what = what
+        self._ended = threading.Event()
+        self._refusal: CommitConflictError | None = None
+        self._thread = threading.Thread(target=self._run, name=f"lease of {what}", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End. A renewal that is on its way is not waited for: it may be patient, and a stop must not be.
+
+        Raises:
+            CommitConflictError: the block was ended because the lease was lost.
+        """
+        self._ended.set()
+        if self._refusal is not None and isinstance(error, Exception):
+            raise self._refusal from error
+
+    def _run(self) -> None:
+        while not self._ended.wait(RENEW_EVERY.total_seconds()):
+            try:
+                if not self._renew():
+                    return
+            except CommitConflictError as error:
+                self._refusal = error
+                with suppress(Exception):  # what ends the work raises there, not here
+                    self._lost()
+                return
+            except LakehouseError as error:  # the store is away: the next renewal may reach it in time
+                logger.warning("%s: its lease was not renewed: %s", self._what, error)

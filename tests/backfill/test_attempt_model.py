@@ -1,0 +1,452 @@
+"""Attempts under any weather: whatever is lost, late, killed or slept through, the laws of the ledger hold.
+
+The code is the real one, down to the requests; the store and the catalog are in this process (`memory`).
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import fastavro
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pyiceberg.exceptions import CommitFailedException, ServerError
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+
+from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.close import is_free
+from lakehouse_pipeline.backfill.leftovers import ZOMBIES, close_attempts
+from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg import commit
+from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_batches, written_files
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.iceberg.schemas import partition_spec_of, schema_of
+from lakehouse_pipeline.iceberg.tables import NEW_TABLE_PROPERTIES
+from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.ledger.records import Attempt, HourRecord, new_attempt_id
+from lakehouse_pipeline.object_store import s3 as s3_store
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.retry import RetryPolicy
+from tests.backfill.memory import PROPERTIES, STRIKES, KilledError, MemoryAccess, MemoryCatalog, MemoryS3, Weather
+from tests.iceberg.lake import EVENTS, MEGABYTE, TEN, columns, events, hours_after, in_bucket, spec_of
+
+HOURS = hours_after(TEN, 2)
+BUCKETS = 2
+LOCATION = "s3://lake/events"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EXAMPLES = int(os.environ.get("LAKEHOUSE_EXAMPLES", "100"))
+STEPS = 40
+
+Strike = tuple[int | None, str]
+
+# After how many requests of a step something goes wrong (or with its commit), and what.
+strikes = st.none() | st.none() | st.tuples(st.none() | st.integers(0, 14), st.sampled_from(STRIKES))
+
+
+class DeadlineError(Exception):
+    """What ends an attempt in these tests."""
+
+
+@dataclass(eq=False)
+class Writer:
+    """An attempt and the process that works on it; it may have lost the hour without knowing.
+
+    Attributes:
+        hand: what it works with.
+        attempt: its attempt's id.
+        order: of its opening among all attempts of the hour.
+        written: by bucket, what its tasks gave last.
+        put: everything that the store acknowledged.
+    """
+
+    hand: HourInHand
+    attempt: str
+    order: int
+    written: dict[int, WrittenFile] = field(default_factory=dict)
+    put: set[str] = field(default_factory=set)
+
+
+def _one(data: st.DataObject, writers: list[Writer]) -> Writer:
+    """Draw a writer by its place, which is all that a report has to show."""
+    return writers[data.draw(st.integers(0, len(writers) - 1))]
+
+
+class Attempts(RuleBasedStateMachine):
+    """One table, its ledger, and any number of runs."""
+
+    @initialize()
+    def create(self) -> None:
+        """Begin with an empty table."""
+        self.weather = Weather()
+        self.s3 = MemoryS3(self.weather)
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(s3_store, "s3_access", lambda _connection: MemoryAccess(self.s3))
+        self.patched.setattr(commit, "COMMIT_RETRIES", RetryPolicy(3, 60, 0, 0))
+        schema = schema_of(columns(EVENTS))
+        spec = partition_spec_of(schema, spec_of(EVENTS, {}))
+        metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, LOCATION, dict(NEW_TABLE_PROPERTIES))
+        self.catalog = MemoryCatalog(self.weather, metadata)
+        self.writers: list[Writer] = []
+        self.late: list[Writer] = []
+        self.opened = 0
+        self.orders: dict[str, tuple[HourWindow, int]] = {}
+        self.acknowledged: set[str] = set()
+        self.manifests: dict[str, list[dict[str, Any]]] = {}
+        self.ledger_lost = False
+
+    def teardown(self) -> None:
+        """Let everything arrive and end, and look at what is left."""
+        if hasattr(self, "writers"):
+            try:
+                self.settle()
+            finally:
+                self.patched.undo()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # What runs do
+    # -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> HourlyTable:
+        """The table as it is."""
+        return HourlyTable(self.catalog, self.catalog.load_table("lake.events"), "at")
+
+    @contextmanager
+    def weathered(self, strike: Strike | None, writer: Writer | None = None) -> Iterator[None]:
+        """Let what a strike does to a process end it."""
+        if strike:
+            self.weather.strike(*strike)
+        try:
+            yield
+        except KilledError:
+            if writer:
+                self._forget(writer)
+        except (LakehouseError, OSError, DeadlineError, ServerError) as error:
+            note(f"{type(error).__name__}: {error}")
+        finally:
+            self.weather.clear()
+
+    @rule(data=st.data(), hour=st.sampled_from(HOURS), steps=st.integers(0, 5), strike=strikes)
+    def run(self, data: st.DataObject, hour: HourWindow, steps: int, strike: Strike | None) -> None:
+        """Take the hour, if nobody holds it: resume what is sealed, or open an attempt; and go on."""
+        with self.weathered(strike):
+            before = len(self.writers)
+            self._run(hour, resume=data.draw(st.booleans()))
+            if len(self.writers) > before:
+                self._go_on(self.writers[-1], steps, data)
+
+    @rule(hour=st.sampled_from(HOURS), resume=st.booleans(), kind=st.sampled_from(["late", "killed in flight"]))
+    def run_into_silence(self, hour: HourWindow, kind: str, *, resume: bool) -> None:
+        """Let a whole run go well but for its commit, which stays in flight."""
+        with self.weathered((None, kind)):
+            before = len(self.writers)
+            self._run(hour, resume=resume)
+            if len(self.writers) > before:
+                writer = self.writers[-1]
+                if writer.hand.held.record.state == "open":
+                    self._write(writer, 0)
+                    self._seal(writer)
+                self._commit(writer)
+
+    def _run(self, hour: HourWindow, *, resume: bool) -> None:
+        table = self.now
+        run_id = f"run {self.opened}"
+        hand = HourInHand(table, hour, table.ledger.hour(hour), run_id)
+        if not is_free(hand.held, run_id, lambda _run: False):
+            return
+        replaces = digest(file.path for file in table.live(hour))
+        record = hand.held.record
+        if record.attempt and record.state in {"sealed", "committing", "aborting"}:
+            seal = record.attempt.seal
+            assert seal is not None
+            if resume and record.state != "aborting":
+                assert table.missing_files(seal) == []
+                hand.resume()
+                self.writers.append(Writer(hand, record.attempt.id, self.orders[record.attempt.id][1]))
+                return
+            if hand.abandon("not wanted") is not None:
+                return
+        attempt = Attempt(
+            id=new_attempt_id(),
+            run_id=run_id,
+            opened_at=NOW,
+            opened_on=table.head,
+            replaces=replaces,
+            source="s",
+            recipe="r",
+            buckets=BUCKETS,
+            layout=table.layout,
+            remote=True,
+        )
+        self.opened += 1
+        self.orders[attempt.id] = (hour, self.opened)
+        hand.open(attempt)
+        self.writers.append(Writer(hand, attempt.id, self.opened))
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), steps=st.integers(1, 4), strike=strikes)
+    def go_on(self, data: st.DataObject, steps: int, strike: Strike | None) -> None:
+        """Let a run do its next steps: run tasks, for the first time or again, seal, commit."""
+        writer = _one(data, self.writers)
+        with self.weathered(strike, writer):
+            self._go_on(writer, steps, data)
+
+    def _go_on(self, writer: Writer, steps: int, data: st.DataObject) -> None:
+        for _ in range(steps):
+            state = writer.hand.held.record.state
+            if state == "open" and data.draw(st.sampled_from(["write", "write", "seal"])) == "write":
+                self._write(writer, data.draw(st.integers(0, BUCKETS - 1)))
+            elif state == "open":
+                self._seal(writer)
+            elif state in {"sealed", "committing"}:
+                self._commit(writer)
+                return
+
+    def _write(self, writer: Writer, bucket: int) -> None:
+        hand = writer.hand
+        target = hand.table.target(hand.hour, writer.attempt, MEGABYTE)
+        rows = in_bucket(bucket, events(hand.hour, [bucket]))
+        (writer.written[bucket],) = written_files(write_batches(target, [rows]))
+        writer.put.add(writer.written[bucket].path)
+
+    def _seal(self, writer: Writer) -> None:
+        hand = writer.hand
+        try:
+            written = [writer.written[bucket] for bucket in sorted(writer.written)]
+            hand.seal(hand.table.seal(writer.attempt, written, rows_read=None, rejected=0))
+        except BaseException as error:
+            hand.close(error)
+            raise
+
+    def _commit(self, writer: Writer) -> None:
+        try:
+            if writer.hand.commit().snapshot_id is not None:
+                self.acknowledged.add(writer.attempt)
+        finally:
+            self._forget(writer)
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data(), strike=strikes)
+    def write_late(self, data: st.DataObject, strike: Strike | None) -> None:
+        """Run a task once more, with the rows that it had, whatever became of its attempt."""
+        writer = _one(data, self.late)
+        bucket = data.draw(st.sampled_from(sorted(writer.written)))
+        with self.weathered(strike, writer):
+            self._write(writer, bucket)
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), killed=st.booleans(), strike=strikes)
+    def end(self, data: st.DataObject, killed: bool, strike: Strike | None) -> None:  # noqa: FBT001
+        """End a run without a word, or by a failure before its seal."""
+        writer = _one(data, self.writers)
+        with self.weathered(strike, writer):
+            self._forget(writer)
+            if not killed and writer.hand.held.record.state == "open":
+                writer.hand.close(DeadlineError())
+
+    def _forget(self, writer: Writer) -> None:
+        if writer in self.writers:
+            self.writers.remove(writer)
+            self.late += [writer] if writer.written else []
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), strike=strikes)
+    def renew(self, data: st.DataObject, strike: Strike | None) -> None:
+        """Renew a lease."""
+        writer = _one(data, self.writers)
+        with self.weathered(strike, writer):
+            writer.hand.held.renew(writer.attempt, "etl")
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # What happens to them
+    # -----------------------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([10, LEASE.total_seconds() + 1, ZOMBIES.total_seconds() + 1]))
+    def time_passes(self, seconds: float) -> None:
+        """Let leases end, and the grace of zombies, which is defined by that none outlives it."""
+        if seconds > ZOMBIES.total_seconds():
+            self.arrive_all(self.weather.puts)
+            self.late.clear()
+            self.writers = [writer for writer in self.writers if self._holds(writer)]
+        self.weather.now += seconds
+
+    def _holds(self, writer: Writer) -> bool:
+        record = writer.hand.table.ledger.hour(writer.hand.hour).record
+        return record.attempt is not None and record.attempt.id == writer.attempt
+
+    def arrive_all(self, requests: list[Callable[[], object]]) -> None:
+        """Let everything arrive that is in flight."""
+        while requests:
+            with suppress(ClientError, CommitFailedException):
+                requests.pop(0)()
+
+    @rule(strike=strikes)
+    def close_leftovers(self, strike: Strike | None) -> None:
+        """Close what ended runs left."""
+        with self.weathered(strike):
+            close_attempts(self.now, lambda _run: False)
+
+    @precondition(lambda self: self.weather.puts or self.weather.commits)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        """Let a request arrive that was in flight, however long ago it was sent."""
+        requests = data.draw(st.sampled_from([each for each in (self.weather.puts, self.weather.commits) if each]))
+        place = data.draw(st.integers(0, len(requests) - 1))
+        self.arrive_all([requests.pop(place)])
+
+    @rule(everything=st.booleans())
+    @precondition(lambda self: self.orders and not self.ledger_lost)
+    def lose_ledger(self, everything: bool) -> None:  # noqa: FBT001
+        """Remove records, or all of the ledger, once."""
+        self.ledger_lost = True
+        folder = self.now.ledger.folder
+        for url in self.s3.urls(f"{folder}/" if everything else f"{folder}/hours/"):
+            del self.s3.objects[url.removeprefix("s3://")]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Laws
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def entries(self, manifest: ManifestFile) -> list[dict[str, Any]]:
+        """Read a manifest, once."""
+        path = manifest.manifest_path
+        if path not in self.manifests:
+            body = self.s3.objects[path.removeprefix("s3://")].body
+            self.manifests[path] = [dict(entry) for entry in fastavro.reader(io.BytesIO(body))]  # type: ignore[arg-type]
+        return self.manifests[path]
+
+    def manifest_lists(self) -> dict[int, list[ManifestFile]]:
+        """Read the manifest list of every snapshot."""
+        files = LakehouseFileIO(PROPERTIES)
+        return {snapshot.snapshot_id: snapshot.manifests(files) for snapshot in self.catalog.metadata.snapshots}
+
+    def reached(self) -> set[str]:
+        """Name all that the table's snapshots reach."""
+        found = {snapshot.manifest_list for snapshot in self.catalog.metadata.snapshots}
+        for manifests in self.manifest_lists().values():
+            for manifest in manifests:
+                found.add(manifest.manifest_path)
+                found |= {entry["data_file"]["file_path"] for entry in self.entries(manifest) if entry["status"] != 2}
+        return found
+
+    @invariant()
+    def nothing_that_is_reached_is_gone(self) -> None:
+        """Every list, manifest and data file of every snapshot is there."""
+        if hasattr(self, "s3"):
+            assert self.reached() - self.s3.urls(LOCATION) == set()
+
+    @invariant()
+    def an_attempt_lands_once_and_never_after_a_newer_one(self) -> None:
+        """Of each hour, attempts land in the order of their opening."""
+        if not hasattr(self, "catalog"):
+            return
+        landed: dict[HourWindow, list[int]] = {hour: [] for hour in HOURS}
+        for snapshot in self.catalog.metadata.snapshots:
+            told = snapshot.summary.additional_properties if snapshot.summary else {}
+            if "lakehouse.fence" not in told:
+                hour, order = self.orders[told["lakehouse.batch"].split("-")[0]]
+                landed[hour].append(order)
+        for orders in landed.values():
+            assert orders == sorted(set(orders))
+
+    @invariant()
+    def an_hour_is_all_of_one_attempt(self) -> None:
+        """The live files of an hour are those that its last landed attempt added, all of them."""
+        if not hasattr(self, "catalog"):
+            return
+        files = LakehouseFileIO(PROPERTIES)
+        loaded = Table(("lake", "events"), self.catalog.metadata, "v.json", files, self.catalog)
+        table = HourlyTable(self.catalog, loaded, "at")
+        lists = self.manifest_lists()
+        for hour in HOURS:
+            live = {file.path for file in table.live(hour)}
+            assert live == self._last_landed(hour, lists)
+
+    def _last_landed(self, hour: HourWindow, lists: dict[int, list[ManifestFile]]) -> set[str]:
+        last = set[str]()
+        for snapshot in self.catalog.metadata.snapshots:
+            told = snapshot.summary.additional_properties if snapshot.summary else {}
+            if "lakehouse.fence" in told or self.orders[told["lakehouse.batch"].split("-")[0]][0] != hour:
+                continue
+            added = [m for m in lists[snapshot.snapshot_id] if m.added_snapshot_id == snapshot.snapshot_id]
+            last = {e["data_file"]["file_path"] for m in added for e in self.entries(m) if e["status"] == 1}
+        return last
+
+    @invariant()
+    def what_was_acknowledged_has_landed(self) -> None:
+        """A commit that was said to have landed is in the table's history, unless it changed nothing."""
+        if not hasattr(self, "catalog"):
+            return
+        batches = [
+            snapshot.summary.additional_properties.get("lakehouse.batch", "")
+            for snapshot in self.catalog.metadata.snapshots
+            if snapshot.summary
+        ]
+        for writer in self.acknowledged:
+            assert any(batch.startswith(writer) for batch in batches)
+
+    @invariant()
+    def what_may_still_land_is_there(self) -> None:
+        """No file of a sealed attempt is gone, nor of an open one whose lease goes on."""
+        if not hasattr(self, "s3"):
+            return
+        there = self.s3.urls(LOCATION)
+        for name, stored in self.s3.objects.items():
+            if "/hours/" in name:
+                record = HourRecord.model_validate_json(stored.body)
+                is_held = self.weather.now - stored.modified <= LEASE.total_seconds()
+                if record.attempt and record.state in {"sealed", "committing"}:
+                    assert self._sealed(record.attempt) <= there
+                if record.attempt and record.state == "open" and is_held:
+                    puts = [writer.put for writer in self.writers if writer.attempt == record.attempt.id]
+                    assert set[str]().union(*puts) <= there
+
+    def _sealed(self, attempt: Attempt) -> set[str]:
+        manifests = attempt.seal.manifests if attempt.seal else ()
+        bodies = [self.s3.objects[manifest.path.removeprefix("s3://")].body for manifest in manifests]
+        entries: list[Any] = [entry for body in bodies for entry in fastavro.reader(io.BytesIO(body))]
+        return {entry["data_file"]["file_path"] for entry in entries}
+
+    def settle(self) -> None:
+        """After every attempt is closed and the second pass has run, storage is what the table reaches."""
+        self.weather.clear()
+        self.writers.clear()
+        self.arrive_all(self.weather.puts)
+        self.arrive_all(self.weather.commits)
+        for hour in HOURS:
+            self.weather.now += LEASE.total_seconds() + 1
+            held = self.now.ledger.hour(hour)
+            if held.record.state in {"sealed", "committing", "aborting"}:
+                HourInHand(self.now, hour, held, "settle").abandon("settled")
+        for _ in range(3):
+            self.weather.now += ZOMBIES.total_seconds() + 1
+            close_attempts(self.now, lambda _run: True)
+        self.nothing_that_is_reached_is_gone()
+        self.an_attempt_lands_once_and_never_after_a_newer_one()
+        self.an_hour_is_all_of_one_attempt()
+        stored = self.s3.urls(f"{LOCATION}/data/") | self.s3.urls(f"{LOCATION}/metadata/")
+        if not self.ledger_lost:  # what nobody remembers is for an audit of the whole table
+            assert stored - self.reached() == set()
+            left = {url for url in self.s3.urls(f"{LOCATION}/_lakehouse/") if "/hours/" not in url}
+            assert left == set()
+
+
+TestAttempts = Attempts.TestCase
+TestAttempts.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
