@@ -5,7 +5,7 @@ on it. What AWS does not publish is a hypothesis here, and a parameter that says
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 HEAT_SLOTS = 60  # of a heat window: heat is judged at the end of each
@@ -112,7 +112,7 @@ class KeySpace:
             self._advance(found, now)
         return tuple(found.seen() for _, found in sorted(self._ranges.items()))
 
-    def _decide(self, wanted: "dict[_Range, float]", *, write: bool, now: float) -> Admitted | Throttled:
+    def _decide(self, wanted: "Mapping[_Range, float]", *, write: bool, now: float) -> Admitted | Throttled:
         answer: Admitted | Throttled = Admitted("")
         for found, weight in wanted.items():
             wait_s = found.buckets[write].wait_s(weight, now)
