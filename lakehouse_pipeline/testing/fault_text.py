@@ -24,10 +24,10 @@ def parse_fault(text: str) -> Fault:
     """
     try:
         effect, *settings = shlex.split(text)
+        pairs = dict(setting.split("=", 1) for setting in settings)
     except ValueError as error:
         raise ConfigurationError(f"fault {text!r}: write EFFECT NAME=VALUE …") from error
-    pairs = (setting.partition("=") for setting in settings)
-    written = {name: yaml.safe_load(value) if name == "times" else value for name, _, value in pairs}
+    written = {name: None if value == "null" else value for name, value in pairs.items()}
     return _checked([{"effect": effect, **written}], repr(text))[0]
 
 

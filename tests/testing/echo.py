@@ -1,0 +1,89 @@
+"""An upstream in this process that keeps what it was asked, byte by byte, and answers what the path says."""
+
+import contextlib
+import http.server
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+SECRET = "s3cr3t"  # noqa: S105  # what no log may show
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A request as it arrived."""
+
+    line: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Echo:
+    """`/bytes/N` answers N bytes, `/chunked/N` the same in chunks, `/status/N` that status, all else `stored`."""
+
+    def __init__(self) -> None:
+        """Listen on a free port."""
+        self.heard: list[Heard] = []
+        self.eats = True  # whether it reads the bodies
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """Give the bodies that arrived."""
+        return [heard.body for heard in self.heard]
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        echo = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else each small answer is 40 ms late
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().handle()
+
+            def body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                pieces = []
+                while size := int(self.rfile.readline(), 16):
+                    pieces.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(pieces)
+
+            def serve(self) -> None:
+                body = self.body() if echo.eats else b""
+                self.close_connection |= not echo.eats
+                echo.heard.append(Heard(self.requestline, tuple(self.headers.items()), body))
+                kind, _, number = self.path.partition("?")[0].strip("/").partition("/")
+                content = b"x" * int(number) if kind in ("bytes", "chunked") else b"stored"
+                status = int(number) if kind == "status" else 200
+                self.send_response(status)
+                self.send_header("X-Odd-CASE", "kept  as it is")
+                if kind == "chunked":
+                    self.send_header("Transfer-Encoding", "chunked")
+                    content = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+                elif status not in (204, 304):
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command != "HEAD" and status not in (204, 304):
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = serve  # noqa: N815  # http.server's names
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's signature
+                """Say nothing."""
+
+        return Handler
