@@ -47,6 +47,7 @@ class _Course:
     fault: str | None = None
     upstream_status: int | None = None
     bytes_out: int = 0
+    error: str | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
 
@@ -63,6 +64,7 @@ class _Course:
             fault=self.fault,
             upstream_status=self.upstream_status,
             status=status,
+            error=self.error,
         )
 
     def is_hit_by(self, effect: Effect) -> bool:
@@ -148,7 +150,9 @@ class Connection:
         closing = [("Connection", "close")] if unread or answer.status >= 500 else []  # noqa: PLR2004  # server errors
         framing = [] if course.asked.method == "HEAD" else [("Content-Length", str(len(content)))]
         head = h11.Response(
-            status_code=answer.status, headers=[*answer.headers(course.asked.dialect), *framing, *closing]
+            status_code=answer.status,
+            reason=answer.reason,
+            headers=[*answer.headers(course.asked.dialect), *framing, *closing],
         )
         events: list[h11.Response | h11.Data | h11.EndOfMessage] = [head, h11.EndOfMessage()]
         if framing:
@@ -172,6 +176,9 @@ class Connection:
         with self._service.log.answering():
             try:
                 await self._relay(course, response)
+            except ConnectionError as error:
+                course.error = None if course.is_hit_by(Effect.CUT) else str(error)
+                raise
             finally:
                 self._service.log.record(course.exchange(response.status_code))
 
@@ -188,7 +195,8 @@ class Connection:
             spoil = BitFlip(_of(course).luck, body_length(course.request))
         try:
             return await self._upstream.forward(course.request, course.body, spoil)
-        except ConnectionError:
+        except ConnectionError as error:
+            course.error = str(error)
             self._service.log.record(course.exchange(None))
             raise
 

@@ -3,6 +3,7 @@
 import email.utils
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from xml.sax.saxutils import escape
 
 from lakehouse_pipeline.testing.asked import Asked, Dialect
@@ -27,6 +28,12 @@ class ErrorAnswer:
     status: int
     code: str
     message: str
+
+    @property
+    def reason(self) -> str:
+        """Give the reason phrase: without one botocore does not take a status line for an answer to its `Expect`."""
+        known = {status.value: status.phrase for status in HTTPStatus}
+        return known.get(self.status, "Error")
 
     def headers(self, dialect: Dialect) -> list[tuple[str, str]]:
         """Give the headers, without those that frame the body."""

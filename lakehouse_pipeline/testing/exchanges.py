@@ -28,6 +28,7 @@ class Exchange:
         fault: the fault's effect, `throttle`, or None.
         upstream_status: what the upstream answered; None if it was not asked or did not answer.
         status: what the client was answered; None if it was not.
+        error: what broke off by itself: the upstream's connection, or the client's; None of what a fault broke.
     """
 
     at: datetime
@@ -40,6 +41,7 @@ class Exchange:
     fault: str | None
     upstream_status: int | None
     status: int | None
+    error: str | None
 
     def line(self) -> str:
         """Give it as one line of JSON."""

@@ -28,7 +28,9 @@ def test_a_fault_is_one_argument(text: str, expected: Fault) -> None:
     assert parse_fault(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "explode", "reset verb", "reset colour=red", "reset times=often", "reset path='a"])
+@pytest.mark.parametrize(
+    "text", ["", "explode", "reset verb", "reset colour=red", "reset times=often", "reset path='a"]
+)
 def test_a_wrong_text_is_refused(text: str) -> None:
     """With the text in the message."""
     with pytest.raises(ConfigurationError, match="reset|explode|''"):

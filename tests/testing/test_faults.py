@@ -34,9 +34,9 @@ def open_socket(server: FaultServer) -> socket.socket:
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
 
 
-def put(endpoint: str, body: bytes = b"body") -> int:
+def put(endpoint: str, body: bytes = b"body", key: str = "a") -> int:
     """Put an object, and give the status."""
-    request = urllib.request.Request(f"{endpoint}/raw/a", body, method="PUT")  # noqa: S310  # our own URL
+    request = urllib.request.Request(f"{endpoint}/raw/{key}", body, method="PUT")  # noqa: S310  # our own URL
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # our own URL
             return int(answer.status)
@@ -144,23 +144,42 @@ def test_clear_forgets_and_releases(server: FaultServer) -> None:
     assert server.exchanges == ()
 
 
-def test_ten_a_second_are_ten_a_second(echo: Echo) -> None:
-    """Asked as fast as they can, four clients get the burst and then 10/s; the rest is 503, and never forwarded."""
-    end = time.monotonic() + 3
+def taken(server: FaultServer, seconds: float) -> int:
+    """Put to two halves of the keys as fast as four clients can, and count what was taken."""
+    end = time.monotonic() + seconds
 
-    def ask_on(endpoint: str) -> list[int]:
+    def ask_on(number: int) -> list[int]:
         said = []
         while time.monotonic() < end:
-            said.append(put(endpoint))
+            said.append(put(server.endpoint, key=f"data/{len(said) % 2}/{number}"))
             time.sleep(0.01)
         return said
 
-    with FaultServer(echo.url, scaling=Scaling(write_rate=10, detect_s=None)) as server, ThreadPoolExecutor(4) as pool:
-        said = [status for part in pool.map(ask_on, [server.endpoint] * 4) for status in part]
+    with ThreadPoolExecutor(4) as pool:
+        said = [status for part in pool.map(ask_on, range(4)) for status in part]
+    assert set(said) <= {200, 503}
+    return said.count(200)
+
+
+def test_ten_a_second_are_ten_a_second(echo: Echo) -> None:
+    """The burst, and then 10/s; the rest is 503, and never forwarded."""
+    with FaultServer(echo.url, scaling=Scaling(write_rate=10, detect_s=None)) as server:
+        said = taken(server, 3)
         throttled = [one for one in server.exchanges if one.fault == "throttle"]
-    assert set(said) == {200, 503}
-    assert len(echo.heard) == said.count(200) == pytest.approx(10 + 3 * 10, abs=6)
-    assert len(throttled) == said.count(503)
+    assert len(echo.heard) == said == pytest.approx(10 + 3 * 10, abs=6)
+    assert {(one.status, one.upstream_status) for one in throttled} == {(503, None)}
+
+
+def test_a_range_that_splits_takes_twice_as_much(echo: Echo) -> None:
+    """After sustained heat half of the keys have a range of their own."""
+    scaling = Scaling(write_rate=20, burst_s=0.1, heat_window_s=0.5, detect_s=2, split_s=0.5)
+    with FaultServer(echo.url, scaling=scaling) as server:
+        before = taken(server, 1.5)
+        while len(server.ranges("raw")) == 1:
+            taken(server, 0.1)
+        after = taken(server, 1.5)
+    assert before == pytest.approx(30, abs=8)
+    assert after == pytest.approx(60, abs=16)
 
 
 def test_a_port_that_is_taken_is_said(server: FaultServer, echo: Echo) -> None:
@@ -195,7 +214,15 @@ def test_the_command_throttles_injects_and_logs(echo: Echo, tmp_path: Path) -> N
 
 def test_a_wrong_command_says_why(echo: Echo) -> None:
     """One line, and an exit code."""
-    arguments = [sys.executable, "-m", "lakehouse_pipeline.testing.faults", "--upstream", echo.url, "--fault", "explode"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "lakehouse_pipeline.testing.faults",
+        "--upstream",
+        echo.url,
+        "--fault",
+        "explode",
+    ]
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "'explode' is none of slow-down," in ended.stderr
