@@ -1,6 +1,7 @@
 """One client's connection: its requests, one after the other, each passed on, throttled, or met by its fault."""
 
 import asyncio
+import logging
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -9,12 +10,15 @@ from datetime import UTC, datetime
 import h11
 
 from lakehouse_pipeline.testing.asked import Asked, Dialect
+from lakehouse_pipeline.testing.body import BitFlip, Body, body_length
 from lakehouse_pipeline.testing.error_answers import ErrorAnswer, error_answer, throttle_answer
 from lakehouse_pipeline.testing.exchanges import THROTTLED, Exchange, ExchangeLog
 from lakehouse_pipeline.testing.schedule import ERRORS, STAND_INS, Effect, Schedule, Shot
 from lakehouse_pipeline.testing.throttle import Throttle
 from lakehouse_pipeline.testing.upstream import Upstream
-from lakehouse_pipeline.testing.wire import BitFlip, Body, Wire, body_length
+from lakehouse_pipeline.testing.wire import Wire
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,14 @@ class Connection:
                 if not self._client.next_cycle():
                     break
             await self._client.close()
-        except ConnectionError:
+        except OSError:
             self._client.reset()  # the client broke off, or the upstream: then the client has to see the same
         except asyncio.CancelledError:
             self._client.reset()
             raise
+        except Exception:
+            logger.exception("the fault server itself failed")
+            self._client.reset()  # else its client would wait for good
         finally:
             self._upstream.close()
 
@@ -176,7 +183,7 @@ class Connection:
         with self._service.log.answering():
             try:
                 await self._relay(course, response)
-            except ConnectionError as error:
+            except OSError as error:
                 course.error = None if course.is_hit_by(Effect.CUT) else str(error)
                 raise
             finally:
@@ -195,7 +202,7 @@ class Connection:
             spoil = BitFlip(_of(course).luck, body_length(course.request))
         try:
             return await self._upstream.forward(course.request, course.body, spoil)
-        except ConnectionError as error:
+        except OSError as error:
             course.error = str(error)
             self._service.log.record(course.exchange(None))
             raise

@@ -11,7 +11,8 @@ from contextlib import aclosing, suppress
 import h11
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.testing.wire import READ_BYTES, Body, Wire, body_length, has_body
+from lakehouse_pipeline.testing.body import Body, body_length, has_body
+from lakehouse_pipeline.testing.wire import READ_BYTES, Wire
 
 INLINE_BYTES = 64 * 1024  # a body that fits into the sockets' buffers is sent before the answer is read
 
@@ -43,7 +44,7 @@ class Upstream:
         """Send a request, its pieces changed on the way if told so, and give the head of the answer.
 
         Raises:
-            ConnectionError: client or upstream broke off.
+            OSError: client or upstream broke off.
         """
         wire = await self._ready()
         await wire.send(request)
@@ -56,7 +57,7 @@ class Upstream:
         finally:
             early = pump.cancel()
             outcome = (await asyncio.gather(pump, return_exceptions=True))[0]
-        if isinstance(outcome, ConnectionError):
+        if isinstance(outcome, OSError):
             raise outcome
         if early:
             await body.drain()  # it answered before the body's end: it wants no more of it
@@ -100,12 +101,12 @@ class Upstream:
                 async for piece in pieces:
                     try:
                         await wire.send(h11.Data(data=spoil(piece) if spoil else piece))
-                    except ConnectionError:
+                    except OSError:
                         break
             await body.drain()
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 await wire.send(h11.EndOfMessage(headers=body.trailers))
-        except ConnectionError:
+        except OSError:
             wire.reset()  # the client broke off: the upstream must not wait for the rest
             raise
 

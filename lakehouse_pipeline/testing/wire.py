@@ -5,11 +5,8 @@ Headers and bytes go through as they came. What is said on it, and when it is br
 
 import asyncio
 import contextlib
-import random
 import socket
 import struct
-from collections import deque
-from collections.abc import AsyncGenerator
 
 import h11
 
@@ -17,6 +14,7 @@ READ_BYTES = 256 * 1024  # of one read, and what a stream buffers: bounds the me
 HEAD_BYTES = 64 * 1024  # longest head: S3's user metadata alone may be 2 KB, and a token is long
 LINGER_S = 1.0  # for a client to take an answer that came before its body was read; else a reset would eat it
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Incoming = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage | h11.ConnectionClosed
 Outgoing = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage
 
@@ -24,7 +22,7 @@ Outgoing = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h
 class Wire:
     """A connection to a client (role `h11.SERVER`) or to the upstream (`h11.CLIENT`)."""
 
-    def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER], streams: "Streams") -> None:
+    def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER], streams: Streams) -> None:
         """Take over an open connection."""
         self._reader, self._writer = streams
         self._http = h11.Connection(role, max_incomplete_event_size=HEAD_BYTES)
@@ -33,7 +31,7 @@ class Wire:
         """Read the next event.
 
         Raises:
-            ConnectionError: it broke, or what came is no HTTP.
+            OSError: it broke, or what came is no HTTP.
         """
         while True:
             try:
@@ -51,7 +49,7 @@ class Wire:
         """Write events at once.
 
         Raises:
-            ConnectionError: it broke, or what is sent does not fit what was sent before.
+            OSError: it broke, or what is sent does not fit what was sent before.
         """
         try:
             self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
@@ -88,7 +86,7 @@ class Wire:
 
     async def linger(self) -> None:
         """Say that nothing follows, and give the other side a moment to read what was said."""
-        with contextlib.suppress(ConnectionError, TimeoutError, OSError):
+        with contextlib.suppress(OSError):
             await self._writer.drain()
             if self._writer.can_write_eof():
                 self._writer.write_eof()
@@ -107,88 +105,3 @@ class Wire:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-class Body:
-    """The body of a client's request: read as it comes, or kept whole.
-
-    Attributes:
-        size: bytes read so far.
-        trailers: what followed a chunked body.
-    """
-
-    def __init__(self, wire: Wire) -> None:
-        """Read nothing yet."""
-        self.size = 0
-        self.trailers: list[tuple[bytes, bytes]] = []
-        self._wire = wire
-        self._kept: deque[bytes] = deque()
-        self._ended = False
-
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        """Give what was kept, then the rest as it comes; the client is told to go on if it waits for that."""
-        while self._kept:
-            yield self._kept.popleft()
-        while not self._ended:
-            piece = await self._read()
-            if piece:
-                yield piece
-
-    async def keep(self) -> bytes:
-        """Read it whole, and keep it for whoever forwards it."""
-        self._kept = deque([b"".join([piece async for piece in self.pieces()])])
-        return self._kept[0]
-
-    async def drain(self) -> None:
-        """Read it to its end and throw it away."""
-        async for _ in self.pieces():
-            pass
-
-    async def _read(self) -> bytes:
-        if self._wire.client_waits:
-            await self._wire.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
-        event = await self._wire.event()
-        if isinstance(event, h11.Data):
-            self.size += len(event.data)
-            return bytes(event.data)
-        self._ended = True
-        if isinstance(event, h11.EndOfMessage):
-            self.trailers = list(event.headers)
-        return b""
-
-
-class BitFlip:
-    """One bit of a body, flipped as the body passes: anywhere if its length is known, else in its first piece."""
-
-    def __init__(self, luck: random.Random, length: int | None) -> None:
-        """Choose the bit."""
-        self._luck = luck
-        self._bit = luck.randrange(8 * length) if length else None
-        self._passed = 0
-        self._done = length == 0
-
-    def __call__(self, piece: bytes) -> bytes:
-        """Give a piece as it goes on."""
-        if self._bit is None:
-            self._bit = self._luck.randrange(8 * len(piece))
-        byte = self._bit // 8 - self._passed
-        self._passed += len(piece)
-        if self._done or byte >= len(piece):
-            return piece
-        self._done = True
-        spoilt = bytearray(piece)
-        spoilt[byte] ^= 1 << self._bit % 8
-        return bytes(spoilt)
-
-
-def body_length(message: h11.Request | h11.Response) -> int | None:
-    """Give the length that a message's head states; None if it states none."""
-    return next((int(value) for name, value in message.headers if name == b"content-length"), None)
-
-
-def has_body(request: h11.Request) -> bool:
-    """Tell whether a request has a body."""
-    return any(name == b"transfer-encoding" for name, _ in request.headers) or bool(body_length(request))

@@ -73,18 +73,13 @@ class Echo:
                 body = self.body() if echo.eats else b""
                 self.close_connection |= not echo.eats
                 echo.heard.append(Heard(self.requestline, tuple(self.headers.items()), body))
-                kind, _, number = self.path.partition("?")[0].strip("/").partition("/")
-                content = b"x" * int(number) if kind in ("bytes", "chunked") else b"stored"
-                status = int(number) if kind == "status" else 200
+                status, framing, content = answer_to(self.path)
                 self.send_response(status)
                 self.send_header("X-Odd-CASE", "kept  as it is")
-                if kind == "chunked":
-                    self.send_header("Transfer-Encoding", "chunked")
-                    content = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
-                elif status not in (204, 304):
-                    self.send_header("Content-Length", str(len(content)))
+                for name, value in framing.items():
+                    self.send_header(name, value)
                 self.end_headers()
-                if self.command != "HEAD" and status not in (204, 304):
+                if self.command != "HEAD":
                     self.wfile.write(content)
                 if not echo.eats:
                     time.sleep(LINGER_S)
@@ -95,3 +90,15 @@ class Echo:
                 """Say nothing."""
 
         return Handler
+
+
+def answer_to(path: str) -> tuple[int, dict[str, str], bytes]:
+    """Give status, headers and bytes of an answer."""
+    kind, _, number = path.partition("?")[0].strip("/").partition("/")
+    content = b"x" * int(number) if kind in ("bytes", "chunked") else b"stored"
+    status = int(number) if kind == "status" else 200
+    if status in (204, 304):
+        return status, {}, b""
+    if kind == "chunked":
+        return status, {"Transfer-Encoding": "chunked"}, b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+    return status, {"Content-Length": str(len(content))}, content

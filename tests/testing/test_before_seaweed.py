@@ -1,5 +1,6 @@
 """The fault server before a real S3 server: signatures pass, and each fault is what clients take it for."""
 
+import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import PreconditionFailedError, RequestFailedError
 from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.testing.asked import Dialect
+from lakehouse_pipeline.testing.exchanges import Exchange
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
 
@@ -213,16 +215,20 @@ def test_a_late_put_is_refused(files: LakehouseFileIO, server: FaultServer, url:
     held.wait_held()
     files.put(url, BODY, if_absent=True)
     held.release()
-    late = next(said for said in _until(server, "hold"))
+    late = ended(server, "hold")
     assert late.upstream_status == 412
     assert files.get(url).body == BODY
 
 
-def _until(server: FaultServer, fault: str) -> Iterator[Any]:
-    """Give exchanges of a fault, as soon as there is one."""
-    while not (found := [said for said in server.exchanges if said.fault == fault]):
-        pass
-    yield from found
+def ended(server: FaultServer, fault: str) -> Exchange:
+    """Wait for the end of an exchange whose client has gone."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for said in server.exchanges:
+            if said.fault == fault:
+                return said
+        time.sleep(0.01)
+    raise TimeoutError(fault)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_a_fault_is_one_argument(text: str, expected: Fault) -> None:
 )
 def test_a_wrong_text_is_refused(text: str) -> None:
     """With the text in the message."""
-    with pytest.raises(ConfigurationError, match="reset|explode|''"):
+    with pytest.raises(ConfigurationError, match=r"reset|explode|''"):
         parse_fault(text)
 
 

@@ -86,7 +86,7 @@ def test_a_removed_fault_does_not_happen() -> None:
 
 def test_waiting_for_a_fault_ends() -> None:
     """A fault that does not happen in time is named."""
-    with pytest.raises(TimeoutError, match="reset: after 0.01 s not yet fired 1 times"):
+    with pytest.raises(TimeoutError, match=r"reset: after 0\.01 s not yet fired 1 times"):
         Schedule().add(Fault(effect=Effect.RESET)).wait_fired(timeout_s=0.01)
 
 
