@@ -3,6 +3,7 @@
 Values of headers never come here, so that nothing made of it can show a signature or a token.
 """
 
+import html
 import re
 import urllib.parse
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ SHOWN = frozenset(
     }
 )  # parameters of S3 and of an Iceberg catalog whose values are no secret; others may be a presigned URL's
 
+_KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 _SUB_RESOURCES = {"acl": "Acl", "attributes": "Attributes", "cors": "Cors", "lifecycle": "Lifecycle",
     "location": "Location", "policy": "Policy", "tagging": "Tagging", "versioning": "Versioning"}  # fmt: skip
 _TABLE = r"/namespaces/[^/]+/tables/[^/]+"
@@ -141,3 +143,8 @@ class Asked:
 
     def _sub_resource(self) -> str:
         return next((name for parameter, name in _SUB_RESOURCES.items() if parameter in self.query), "")
+
+
+def keys_in(body: bytes) -> list[str]:
+    """Give the keys that the body of a DeleteObjects names."""
+    return [html.unescape(key.decode(errors="replace")) for key in _KEY.findall(body)]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import h11
 
-from lakehouse_pipeline.testing.asked import Asked, Dialect
+from lakehouse_pipeline.testing.asked import Asked, Dialect, keys_in
 from lakehouse_pipeline.testing.body import BitFlip, Body, body_length
 from lakehouse_pipeline.testing.error_answers import ErrorAnswer, error_answer, throttle_answer
 from lakehouse_pipeline.testing.exchanges import THROTTLED, Exchange, ExchangeLog
@@ -133,6 +133,8 @@ class Connection:
     async def _stand_in(self, course: _Course) -> None:
         """Give something else in place of the upstream's answer."""
         shot = _of(course)
+        refuses_keys = shot.fault.effect is Effect.KEYS_REFUSED
+        keys = keys_in(await course.body.keep()) if refuses_keys else []
         if shot.fault.landed:
             response = await self._forward(course)
             course.upstream_status = response.status_code
@@ -141,19 +143,20 @@ class Connection:
                     pass
         await asyncio.sleep(shot.fault.delay_s)
         if shot.fault.effect in ERRORS:
-            await self._say(course, error_answer(shot.fault, course.asked.dialect))
+            answer = error_answer(shot.fault, course.asked.dialect)
+            await self._say(course, answer, answer.body_of_keys(keys, landed=shot.fault.landed) if keys else None)
             return
         self._service.log.record(course.exchange(None))
         if shot.fault.effect is Effect.SILENCE:
             await self._client.gone()
         raise ConnectionResetError("reset by its fault")
 
-    async def _say(self, course: _Course, answer: ErrorAnswer) -> None:
+    async def _say(self, course: _Course, answer: ErrorAnswer, content: bytes | None = None) -> None:
         """Say an error; a connection whose body was not asked for, or that S3 would close, is closed."""
         unread = self._client.client_waits
         if not unread:
             await course.body.drain()  # else its rest would be read as the next request
-        content = answer.body(course.asked)
+        content = content or answer.body(course.asked)
         closing = [("Connection", "close")] if unread or answer.status >= 500 else []  # noqa: PLR2004  # server errors
         framing = [] if course.asked.method == "HEAD" else [("Content-Length", str(len(content)))]
         head = h11.Response(

@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from xml.sax.saxutils import escape
@@ -50,6 +51,20 @@ class ErrorAnswer:
             f"<Resource>{escape(asked.path)}</Resource><RequestId>FAULT</RequestId></Error>"
         ).encode()
 
+    def body_of_keys(self, keys: Sequence[str], *, landed: bool) -> bytes:
+        """Give a DeleteObjects' body: every key has failed, or of those that are gone every second one, the first too.
+
+        A request cannot be forwarded with some of its keys: its signature covers them all.
+        """
+        results = "".join(
+            f"<Deleted><Key>{escape(key)}</Key></Deleted>"
+            if landed and number % 2
+            else f"<Error><Key>{escape(key)}</Key><Code>{escape(self.code)}</Code>"
+            f"<Message>{escape(self.message)}</Message></Error>"
+            for number, key in enumerate(keys)
+        )
+        return f'<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{results}</DeleteResult>'.encode()
+
 
 _INTERNAL = ErrorAnswer(500, "InternalError", "We encountered an internal error. Please try again.")
 _ANSWERS = {
@@ -57,6 +72,7 @@ _ANSWERS = {
         Effect.SLOW_DOWN: ErrorAnswer(503, "SlowDown", "Please reduce your request rate."),
         Effect.INTERNAL_ERROR: _INTERNAL,
         Effect.ERROR_IN_200: ErrorAnswer(200, _INTERNAL.code, _INTERNAL.message),
+        Effect.KEYS_REFUSED: ErrorAnswer(200, _INTERNAL.code, _INTERNAL.message),
         Effect.REFUSED: ErrorAnswer(
             412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"
         ),

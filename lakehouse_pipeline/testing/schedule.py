@@ -26,6 +26,7 @@ class Effect(StrEnum):
     REFUSED = "refused"
     CONFLICT = "conflict"
     ERROR_IN_200 = "error-in-200"
+    KEYS_REFUSED = "keys-refused"
     RESET = "reset"
     SILENCE = "silence"
     SLOW = "slow"
@@ -35,7 +36,12 @@ class Effect(StrEnum):
     FLIP_ANSWER = "flip-answer"
 
 
-ERRORS = frozenset({Effect.SLOW_DOWN, Effect.INTERNAL_ERROR, Effect.REFUSED, Effect.CONFLICT, Effect.ERROR_IN_200})
+ERRORS = frozenset(
+    {
+        *(Effect.SLOW_DOWN, Effect.INTERNAL_ERROR, Effect.REFUSED, Effect.CONFLICT),
+        *(Effect.ERROR_IN_200, Effect.KEYS_REFUSED),
+    }
+)
 STAND_INS = ERRORS | {Effect.RESET, Effect.SILENCE}  # in place of the upstream's answer
 ALWAYS_LAND = frozenset({Effect.CUT, Effect.FLIP_REQUEST, Effect.FLIP_ANSWER})
 
@@ -100,6 +106,7 @@ class Fault:
             and (self.path is None or re.search(self.path, asked.path) is not None)
             and (self.header is None or self.header.lower() in asked.headers)
             and (self.query is None or self.query in asked.query)
+            and (self.effect is not Effect.KEYS_REFUSED or asked.verb == "DeleteObjects")
         )
 
     def _pattern_error(self, name: str) -> str:

@@ -3,15 +3,12 @@
 The model is `planning.s3_scaling`'s; each bucket has a key space of its own.
 """
 
-import html
-import re
 import threading
 
 from lakehouse_pipeline.planning.s3_scaling import KeyRange, KeySpace, Scaling, Throttled
-from lakehouse_pipeline.testing.asked import Asked
+from lakehouse_pipeline.testing.asked import Asked, keys_in
 
 READS = frozenset({"GET", "HEAD"})
-_KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 
 
 class Throttle:
@@ -29,8 +26,7 @@ class Throttle:
 
     def admits(self, asked: Asked, body: bytes, now: float) -> bool:
         """Tell whether S3 would take it: a listing reads where its prefix is, a delete of many keys writes each."""
-        keys = [html.unescape(key.decode(errors="replace")) for key in _KEY.findall(body)]
-        keys = keys or [asked.key or asked.query.get("prefix", "")]
+        keys = keys_in(body) or [asked.key or asked.query.get("prefix", "")]
         with self._lock:
             answer = self._space(asked.bucket).offer_all(keys, write=asked.method not in READS, now=now)
         return not isinstance(answer, Throttled)

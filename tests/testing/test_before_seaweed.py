@@ -196,6 +196,22 @@ def test_a_multipart_upload_survives(
     assert ("CompleteMultipartUpload", effect.value) in happened(server)
 
 
+@pytest.mark.parametrize("landed", [False, True], ids=["not-landed", "landed"])
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
+def test_a_delete_with_errors_by_key_is_repeated(
+    files: LakehouseFileIO, server: FaultServer, url: str, *, code: str, landed: bool
+) -> None:
+    """All keys, or half of those that are gone, are said to have failed: they are asked for again, and all are gone."""
+    urls = [f"{url}/{number}&" for number in range(4)]
+    for each in urls:
+        files.put(each, BODY)
+    refusal = server.add(Fault(effect=Effect.KEYS_REFUSED, code=code, landed=landed))
+    files.delete_objects(urls)
+    assert list(files.list_objects(url)) == []
+    assert refusal.fired == 1
+    assert [said.verb for said in server.exchanges].count("DeleteObjects") == 2
+
+
 def test_a_false_refusal_that_landed_is_a_lie_that_is_believed(
     files: LakehouseFileIO, server: FaultServer, url: str
 ) -> None:
