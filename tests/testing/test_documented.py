@@ -23,7 +23,7 @@ def test_every_attribute_of_a_fault_is_explained(name: str) -> None:
     assert name == "effect" or f"`{name}`" in PAGE or f"`{name}:" in PAGE
 
 
-@pytest.mark.parametrize("option", [option.opts[0] for option in main.params if option.name not in ("host",)])
+@pytest.mark.parametrize("option", [option.opts[0] for option in main.params if option.name != "host"])
 def test_every_option_is_named(option: str) -> None:
     """Where it matters."""
     assert option in PAGE
