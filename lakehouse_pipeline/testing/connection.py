@@ -52,6 +52,7 @@ class _Course:
     upstream_status: int | None = None
     bytes_out: int = 0
     error: str | None = None
+    recorded: bool = False
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
 
@@ -112,6 +113,17 @@ class Connection:
             dialect=self._service.dialect,
         )
         course = _Course(request, asked, Body(self._client))
+        try:
+            await self._decide(course)
+        except OSError as error:
+            if not course.recorded:
+                course.error = str(error) or type(error).__name__
+                self._record(course, None)
+            raise
+
+    async def _decide(self, course: _Course) -> None:
+        """Throttle a request, let its fault happen, or pass it on: in this order, as S3 throttles before all else."""
+        asked = course.asked
         if await self._throttled(course):
             course.fault = THROTTLED
             await self._say(course, throttle_answer(asked.dialect))
@@ -146,7 +158,7 @@ class Connection:
             answer = error_answer(shot.fault, course.asked.dialect)
             await self._say(course, answer, answer.body_of_keys(keys, landed=shot.fault.landed) if keys else None)
             return
-        self._service.log.record(course.exchange(None))
+        self._record(course, None)
         if shot.fault.effect is Effect.SILENCE:
             await self._client.gone()
         raise ConnectionResetError("reset by its fault")
@@ -169,7 +181,7 @@ class Connection:
             events.insert(1, h11.Data(data=content))
             course.bytes_out = len(content)
         with self._service.log.answering():
-            self._service.log.record(course.exchange(answer.status))
+            self._record(course, answer.status)
             await self._client.send(*events)
         if unread:
             await self._client.linger()
@@ -190,7 +202,7 @@ class Connection:
                 course.error = None if course.is_hit_by(Effect.CUT) else str(error)
                 raise
             finally:
-                self._service.log.record(course.exchange(response.status_code))
+                self._record(course, response.status_code)
 
     async def _wait(self, course: _Course) -> None:
         if course.shot:
@@ -203,12 +215,11 @@ class Connection:
         spoil = None
         if course.is_hit_by(Effect.FLIP_REQUEST):
             spoil = BitFlip(_of(course).luck, body_length(course.request))
-        try:
-            return await self._upstream.forward(course.request, course.body, spoil)
-        except OSError as error:
-            course.error = str(error)
-            self._service.log.record(course.exchange(None))
-            raise
+        return await self._upstream.forward(course.request, course.body, spoil)
+
+    def _record(self, course: _Course, status: int | None) -> None:
+        course.recorded = True
+        self._service.log.record(course.exchange(status))
 
     async def _relay(self, course: _Course, response: h11.Response) -> None:
         length = body_length(response)

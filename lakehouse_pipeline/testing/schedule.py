@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.testing.asked import Asked
@@ -91,6 +92,8 @@ class Fault:
             problems.append("landed: it is forwarded anyway")
         if (self.status or self.code) and self.effect not in ERRORS:
             problems.append("status and code: of errors only")
+        if self.status and not (self.status == HTTPStatus.OK or 400 <= self.status <= 599):  # noqa: PLR2004  # HTTP's
+            problems.append("status: 200, or an error's")
         if not 0 <= self.probability <= 1:
             problems.append("probability: between 0 and 1")
         if self.effect is Effect.SLOW and not self.delay_s:

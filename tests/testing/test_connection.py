@@ -162,6 +162,18 @@ def test_a_lost_upstream_is_a_reset() -> None:
     assert str(exchange.error).startswith("no connection to the upstream: ")
 
 
+def test_a_client_that_breaks_off_leaves_no_request_behind(server: FaultServer, echo: Echo) -> None:
+    """Half a body is no body: the upstream is broken off too, and the log says why nothing was answered."""
+    say(server, b"PUT /raw/a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nhalf", until=b"")
+    deadline = time.monotonic() + 10
+    while not server.exchanges and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (said,) = server.exchanges
+    assert (said.bytes_in, said.upstream_status, said.status) == (4, None, None)
+    assert said.error
+    assert echo.bodies == []
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Faults
 # ---------------------------------------------------------------------------------------------------------------------

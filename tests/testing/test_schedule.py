@@ -96,6 +96,7 @@ def test_waiting_for_a_fault_ends() -> None:
         pytest.param({"effect": Effect.RESET, "path": "("}, "path: ", id="pattern"),
         pytest.param({"effect": Effect.CUT, "landed": True}, "landed: ", id="lands-anyway"),
         pytest.param({"effect": Effect.RESET, "status": 500}, "status and code: ", id="no-error"),
+        pytest.param({"effect": Effect.REFUSED, "status": 304}, "status: ", id="no-error's-status"),
         pytest.param({"effect": Effect.RESET, "probability": 2}, "probability: ", id="probability"),
         pytest.param({"effect": Effect.SLOW}, "delay_s: ", id="how-slow"),
     ],
