@@ -1,5 +1,6 @@
 """What all tests share: servers and a Spark session, started once per test run and only if a test asks for them."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,16 +13,40 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
     from tests.conformance.engines import Engines
     from tests.projects import Project
 
 
+ROOT = Path(__file__).parents[1]
+
+# A JVM of the tests does little for a short time: the second compiler and G1's threads would take the tests' cores.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+# What their tests share starts once in a process, and costs more than they do: every engine, and the JVM's Iceberg.
+COSTLY = ("tests/conformance/", "tests/oracle/")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks, and what all property tests share."""
+    """Register the marks, and set what every property test and every JVM starts with."""
     hypothesis.settings.register_profile("tests", deadline=None)  # no test judges time: the machine may be busy
     hypothesis.settings.load_profile("tests")
     config.addinivalue_line("markers", "oracle: compares with Apache Iceberg's JVM implementation, in Spark 3.5")
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", JAVA_OPTIONS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadFileScheduling":
+    """Give each file to one of the processes of `pytest -n`, and all of the costly folders to the same one."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415  # xdist is there, or this is not called
+
+    class ByFile(LoadFileScheduling):  # type: ignore[misc]  # untyped
+        def _split_scope(self, nodeid: str) -> str:
+            return "costly" if nodeid.startswith(COSTLY) else str(super()._split_scope(nodeid))
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +66,10 @@ def spark() -> Iterator["SparkSession"]:
     """Run Spark on two cores; whatever asks for a session during the test run joins this one."""
     from lakehouse_pipeline.engines.sessions import open_session  # noqa: PLC0415
 
-    session = open_session("local[2]", "tests")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYSPARK_SUBMIT_ARGS", "--conf spark.python.daemon.module=tests.spark_daemon pyspark-shell")
+        environment.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        session = open_session("local[2]", "tests")
     yield session
     session.stop()
 

@@ -7,6 +7,7 @@ would cost as much again as reading and encoding them.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +22,7 @@ from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.spark_types import spark_schema
-from lakehouse_pipeline.engines.tasks import current_hold, map_in_arrow
+from lakehouse_pipeline.engines.tasks import current_hold, map_in_arrow, run_tasks
 from lakehouse_pipeline.iceberg.data_files import (
     BUCKET,
     WRITTEN,
@@ -102,11 +103,8 @@ def run_etl(
 
 def write(frame: DataFrame, target: WriteTarget) -> list[WrittenFile]:
     """Run a frame's plan: every task writes its buckets and gives back what they became."""
-
-    def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return write_batches(target, batches)
-
-    return written_files(map_in_arrow(frame, task, spark_schema(WRITTEN)).toArrow().to_batches())
+    written = map_in_arrow(frame, partial(write_batches, target), spark_schema(WRITTEN))
+    return written_files(written.toArrow().to_batches())
 
 
 def is_direct(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
@@ -126,20 +124,17 @@ def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target:
     tasks = balance(splits_of(files, view), task_count(view.bytes, cores))
     hold = current_hold()
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for task in batch.column(0).to_pylist():
-                counts = Counts()
-                rows = in_bucket(hold.watched(read_splits(files, view, tasks[task], task, counts)), task)
-                for written in write_batches(target, rows):
-                    nulls = pa.nulls(written.num_rows, pa.int64())
-                    yield pa.record_batch([*written.columns, nulls, nulls], COPIED)
-                # Last, when all is counted, and in a row without a file: a task may have written none.
-                values = [*([None] * len(WRITTEN)), counts.rows, counts.left]
-                yield pa.record_batch([pa.array([v], f.type) for v, f in zip(values, COPIED, strict=True)], COPIED)
+    def copy(task: int) -> Iterator[pa.RecordBatch]:
+        counts = Counts()
+        rows = in_bucket(hold.watched(read_splits(files, view, tasks[task], task, counts)), task)
+        for written in write_batches(target, rows):
+            nulls = pa.nulls(written.num_rows, pa.int64())
+            yield pa.record_batch([*written.columns, nulls, nulls], COPIED)
+        # Last, when all is counted, and in a row without a file: a task may have written none.
+        values = [*([None] * len(WRITTEN)), counts.rows, counts.left]
+        yield pa.record_batch([pa.array([v], f.type) for v, f in zip(values, COPIED, strict=True)], COPIED)
 
-    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), run, spark_schema(COPIED))
-    gathered = frame.toArrow()
+    gathered = run_tasks(session, len(tasks), copy, COPIED).toArrow()
     named = gathered.filter(gathered.column("path").is_valid()).drop_columns([ROWS_READ, LEFT])
     return Etl(written_files(named.to_batches()), _total(gathered, ROWS_READ), _total(gathered, LEFT))
 

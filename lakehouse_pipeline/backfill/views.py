@@ -5,7 +5,7 @@ broadcasts them in joins. `reader: spark` is elsewhere, and comes in through the
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from lakehouse_pipeline.backfill.inputs import Counts, View
 from lakehouse_pipeline.backfill.spark_reader import read_by_spark
 from lakehouse_pipeline.engines.spark_types import spark_schema
-from lakehouse_pipeline.engines.tasks import map_in_arrow
+from lakehouse_pipeline.engines.tasks import run_tasks
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources import hour_rows
 from lakehouse_pipeline.sources.bad_rows import Rejects, failing, ignore
@@ -50,7 +50,16 @@ def read_view(
         counts = Counts()
         table = pa.Table.from_batches(read_splits(files, view, splits, 0, counts), schema=view.read_schema)
         return session.createDataFrame(table, schema=spark_schema(view.read_schema)), lambda: counts
-    return _read_in_tasks(session, files, view, balance(splits, task_count(view.bytes, cores)))
+    tasks = balance(splits, task_count(view.bytes, cores))
+
+    def read_task(task: int) -> Iterator[pa.RecordBatch]:
+        counts = Counts()
+        yield from read_splits(files, view, tasks[task], task, counts)
+        if view.aside:  # a task that is not read to its end, as below a LIMIT, does not come here
+            view.aside.put_counts(task, counts)
+
+    frame = run_tasks(session, len(tasks), read_task, view.read_schema)
+    return frame, lambda: view.aside.take_counts(len(tasks)) if view.aside else None
 
 
 def splits_of(files: LakehouseFileIO, view: View) -> tuple[Split, ...]:
@@ -77,38 +86,18 @@ def sample_view(
     chosen = [splits[len(splits) * (2 * part + 1) // (2 * count)] for part in range(count)]
     tasks = balance(chosen, min(len(chosen), cores))
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for task in batch.column(0).to_pylist():
-                for split in tasks[task]:
-                    hour = HourRows(view.hour, ignore) if view.hour else None
-                    yield from read_split(
-                        files, split, view.schema, provenance=view.provenance, on_bad=ignore, hour=hour
-                    )
+    def read(task: int) -> Iterator[pa.RecordBatch]:
+        for split in tasks[task]:
+            hour = HourRows(view.hour, ignore) if view.hour else None
+            yield from read_split(files, split, view.schema, provenance=view.provenance, on_bad=ignore, hour=hour)
 
-    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), read, spark_schema(view.read_schema))
-    return frame, sum(split.length for split in chosen)
+    return run_tasks(session, len(tasks), read, view.read_schema), sum(split.length for split in chosen)
 
 
 def task_count(size: int, cores: int) -> int:
     """Give the number of read tasks for `size` bytes: no task too large or too small, and no core idle at the end."""
     tasks = max(1, math.ceil(size / TASK_BYTES), min(cores, math.ceil(size / LEAST_TASK_BYTES)))
     return tasks if tasks < cores else math.ceil(tasks / cores) * cores
-
-
-def _read_in_tasks(
-    session: SparkSession, files: LakehouseFileIO, view: View, tasks: tuple[tuple[Split, ...], ...]
-) -> tuple[DataFrame, Callable[[], Counts | None]]:
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for task in batch.column(0).to_pylist():
-                counts = Counts()
-                yield from read_splits(files, view, tasks[task], task, counts)
-                if view.aside:  # a task that is not read to its end, as below a LIMIT, does not come here
-                    view.aside.put_counts(task, counts)
-
-    frame = map_in_arrow(session.range(0, len(tasks), 1, len(tasks)), read, spark_schema(view.read_schema))
-    return frame, lambda: view.aside.take_counts(len(tasks)) if view.aside else None
 
 
 def read_splits(

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator
 
 from lakehouse_pipeline.config.catalog import resolve_catalog
+from lakehouse_pipeline.config.engine import kind_of_engine
 from lakehouse_pipeline.config.model import SpecModel
 from lakehouse_pipeline.config.problems import Problem, SpecError, did_you_mean
 from lakehouse_pipeline.config.spec_files import load_specs
@@ -24,7 +25,7 @@ FILE_NAME = "lakehouse.yaml"
 VARIABLE = "LAKEHOUSE_CONFIG"
 
 _TABLES = "tables"
-_ENGINE = re.compile(r"local\[(\*|[1-9][0-9]{0,3})\]|yarn|sail|(spark|k8s|sc)://[^\s/].*")
+_NO_HOST = re.compile(r"\w+://([\s/].*)?")
 
 
 class Lakehouse(SpecModel):
@@ -86,7 +87,8 @@ class Lakehouse(SpecModel):
     @field_validator("engine")
     @classmethod
     def _known_engine(cls, engine: str) -> str:
-        if not _ENGINE.fullmatch(engine):  # not shown: a Connect address may hold a token
+        # Not shown: a Connect address may hold a token.
+        if kind_of_engine(engine) is None or _NO_HOST.fullmatch(engine):
             raise ConfigurationError("is no engine; write local[*], local[N], spark://…, yarn, k8s://…, sc://… or sail")
         return engine
 

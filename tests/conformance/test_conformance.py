@@ -20,6 +20,7 @@ def same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
+@pytest.mark.timeout(900)  # the first one waits for all cases of its engine
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_case(conformance: Engines, engine: str, case: Case) -> None:
