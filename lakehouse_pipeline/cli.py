@@ -16,7 +16,9 @@ import click
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError, SafetyError
 
 if TYPE_CHECKING:
+    from lakehouse_pipeline.backfill.sealed import SealedAttempt
     from lakehouse_pipeline.config.lakehouse import Lakehouse
+    from lakehouse_pipeline.iceberg.hourly import HourlyTable
 
 P = ParamSpec("P")
 
@@ -229,6 +231,76 @@ def apply(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> N
     first = f"{spec.table} {says} its spec" if plan else f"{spec.table} does not exist yet; its first hour creates it"
     lines = [first, *(f"  {'to do' if dry_run else 'done'}: {change}" for change in changes)]
     _say({"table": spec.table, "exists": plan is not None, "changes": changes}, lines, as_json=as_json)
+
+
+@main.command()
+@click.argument("table")
+@click.option("--hour", metavar="HOUR", help="Only this hour's, such as 2013-01-01-10:00.")
+@config
+@as_json
+@_exits
+def commit(table: str, hour: str | None, config: Path | None, *, as_json: bool) -> int:
+    """Commit the sealed attempts that no run is left to commit; needs no engine."""
+    from lakehouse_pipeline.backfill.sealed import commit_sealed
+    from lakehouse_pipeline.hours import HourWindow
+
+    window = HourWindow.from_key(hour) if hour else None
+    found = commit_sealed(_found(_load(config), table), lambda _run_id: False, hour=window)
+    lines = [_sealed_line(each) for each in found] or [f"{table}: no attempt waits for its commit"]
+    told = [_sealed_json(each) for each in found]
+    _say({"table": table, "attempts": told}, lines, as_json=as_json)
+    return FAILED if any(each.error for each in found) else 0
+
+
+@main.command()
+@click.argument("table")
+@click.option("--hour", required=True, metavar="HOUR", help="Of the attempt, such as 2013-01-01-10:00.")
+@click.option("--dry-run", is_flag=True, help="Say what would be given up, and change nothing.")
+@config
+@as_json
+@_exits
+def abandon(table: str, hour: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Give a sealed attempt up: its files are removed, unless it turns out to be in the table."""
+    from lakehouse_pipeline.backfill.sealed import abandon_sealed
+    from lakehouse_pipeline.hours import HourWindow
+
+    found = _found(_load(config), table)
+    told = abandon_sealed(found, lambda _run_id: False, HourWindow.from_key(hour), dry_run=dry_run)
+    if told.committed:
+        line = _sealed_line(told)
+    else:
+        what = f"attempt {told.attempt} with {told.rows} rows in {told.files} files"
+        line = f"{told.hour}: {what} {'would be' if dry_run else 'is'} abandoned"
+    _say({"table": table, "dry_run": dry_run, **_sealed_json(told)}, [line], as_json=as_json)
+
+
+def _found(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+    spec = lakehouse.spec(table)
+    found = Warehouse.open(lakehouse.catalog).find(spec)
+    if found is None:
+        raise ConfigurationError(f"{spec.table} does not exist yet: its first hour creates it")
+    return found
+
+
+def _sealed_line(told: "SealedAttempt") -> str:
+    what = f"{told.hour}: attempt {told.attempt}"
+    if told.error:
+        return f"{what} is not committed: {type(told.error).__name__}: {told.error}"
+    return f"{what} is committed: {told.rows} rows, {told.files} files"
+
+
+def _sealed_json(told: "SealedAttempt") -> dict[str, Any]:
+    return {
+        "hour": told.hour.key,
+        "attempt": told.attempt,
+        "rows": told.rows,
+        "files": told.files,
+        "committed": told.committed is not None,
+        "snapshot_id": told.committed.snapshot_id if told.committed else None,
+        "error": str(told.error) if told.error else None,
+    }
 
 
 @main.command()

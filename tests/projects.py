@@ -127,14 +127,15 @@ class Project:
         assert table is not None
         return table
 
-    def bench(self, run_id: str = "run") -> Bench:
+    def bench(self, run_id: str = "run", *, others_are_over: bool = False) -> Bench:
         """Give what every hour of a run shares."""
         lakehouse = self.lakehouse
-        return Bench(lakehouse.spec("events"), Warehouse.open(lakehouse.catalog), self.session, run_id)
+        warehouse = Warehouse.open(lakehouse.catalog)
+        return Bench(lakehouse.spec("events"), warehouse, self.session, run_id, lambda _run_id: others_are_over)
 
-    def run(self, hour: str = HOUR, *, force: bool = False) -> HourResult:
+    def run(self, hour: str = HOUR, *, force: bool = False, others_are_over: bool = False) -> HourResult:
         """Run an hour as Dagster's asset does."""
-        return run_hour(self.bench(), HourWindow.from_key(hour), force=force)
+        return run_hour(self.bench(others_are_over=others_are_over), HourWindow.from_key(hour), force=force)
 
     def record(self, hour: str = HOUR) -> HourRecord:
         """Read the hour's record."""

@@ -4,6 +4,7 @@ Everything is found by its marker: nothing is listed but the ledger's folder of 
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, is_free, remove_files
@@ -20,7 +21,7 @@ _STRAY = 0  # no holder's epoch: they begin with 1
 
 
 def close_attempts(
-    table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None, grace: timedelta = ZOMBIES
+    table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None, grace: timedelta | None = None
 ) -> list[str]:
     """Close what ended runs left open, of all hours or of one, and make the second passes that are due.
 
@@ -28,7 +29,7 @@ def close_attempts(
         table: loaded now.
         is_over: tells of a run's id whether the run is known to have ended; a lease that has lapsed tells it, too.
         hour: of these attempts only.
-        grace: how long after its closing an attempt gets its second pass.
+        grace: how long after its closing an attempt gets its second pass; `ZOMBIES` unless said.
 
     Returns:
         The ids of the attempts that were closed or got their second pass.
@@ -36,40 +37,67 @@ def close_attempts(
     return [
         marked.marker.attempt.id
         for marked in table.ledger.marked(hour)
-        if _close_marked(table, marked, is_over, grace=grace)
+        if _close_marked(table, marked, is_over, grace=ZOMBIES if grace is None else grace)
     ]
+
+
+def due_attempts(table: HourlyTable, is_over: RunIsOver, *, grace: timedelta | None = None) -> list[str]:
+    """Give the ids of the attempts that `close_attempts` would close now; changes nothing."""
+    return [
+        marked.marker.attempt.id
+        for marked in table.ledger.marked()
+        if _due(table.ledger.hour(marked.hour), marked, is_over, grace=ZOMBIES if grace is None else grace) is not None
+    ]
+
+
+Due = Literal["finish abandoning", "close", "second pass", "close landed", "close stray"]
+
+
+def _due(held: HourLedger, marked: MarkedAttempt, is_over: RunIsOver, *, grace: timedelta) -> Due | None:
+    """Decide what is to be done with a marked attempt; None is nothing, yet."""
+    record, marker = held.record, marked.marker
+    if record.attempt and record.attempt.id == marker.attempt.id:
+        # One at work is its run's; a sealed one waits for a commit, or for somebody who gives it up.
+        todo: dict[str, Due] = {"open": "close", "aborting": "finish abandoning"}
+        return todo.get(record.state) if is_free(held, "", is_over) else None
+    if marker.closed:
+        return "second pass" if marked.age >= grace else None
+    if record.committed and record.committed.attempt == marker.attempt.id:
+        return "close landed"
+    return "close stray" if marked.age > LEASE else None  # a younger one may be about to be opened
 
 
 def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver, *, grace: timedelta) -> bool:
     hour, marker, attempt = marked.hour, marked.marker, marked.marker.attempt
     held = table.ledger.hour(hour)
     record = held.record
-    if record.attempt and record.attempt.id == attempt.id:
-        if not is_free(held, "", is_over) or record.state in {"sealed", "committing"}:
-            return False  # it is at work, or waits for a commit or for somebody who gives it up
-        if record.state == "aborting":
-            return HourInHand(table, hour, held, record.attempt.run_id).abandon("begun before") is None
-        _give_up(held)
-    elif marker.closed:
-        return marked.age >= grace and _second_pass(table, marker)
-    elif record.committed and record.committed.attempt == attempt.id:
-        close_landed(table, hour, attempt, record.committed.seal)
-        return False
-    elif marked.age <= LEASE:
-        return False  # it is about to be opened
-    else:  # its record is lost: a commit of it may be on its way even now
-        table.fence_head(attempt, epoch=_STRAY)
+    match _due(held, marked, is_over, grace=grace):
+        case None:
+            return False
+        case "finish abandoning":
+            HourInHand(table, hour, held, "").abandon("begun before")
+            return True
+        case "second pass":
+            _second_pass(table, marker)
+            return True
+        case "close landed":
+            assert record.committed is not None  # noqa: S101  # it is what landed
+            close_landed(table, hour, attempt, record.committed.seal)
+            return True
+        case "close":
+            _give_up(held)
+        case "close stray":  # its record is lost: a commit of it may be on its way even now
+            table.fence_head(attempt, epoch=_STRAY)
     close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=record.epoch))
     return True
 
 
-def _second_pass(table: HourlyTable, marker: Marker) -> bool:
+def _second_pass(table: HourlyTable, marker: Marker) -> None:
     if marker.landed:
         table.remove_unused(HourWindow.from_key(marker.hour), marker.attempt, None, final=True)
     else:
         remove_files(table, marker)
     table.ledger.unmark(HourWindow.from_key(marker.hour), marker.attempt.id)
-    return True
 
 
 def _give_up(held: HourLedger) -> None:

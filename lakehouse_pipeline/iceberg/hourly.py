@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 
 from lakehouse_pipeline.config.table import TableSpec
@@ -26,7 +27,7 @@ from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.replacement import SealedHour, head
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
 from lakehouse_pipeline.iceberg.seals import seal_files
-from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog
+from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog, translated
 from lakehouse_pipeline.iceberg.write_target import WriteTarget, layout_of
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import Attempt, Seal
@@ -69,6 +70,15 @@ class Warehouse:
         """
         table = load_table(self.catalog, spec)
         return HourlyTable(self.catalog, table, spec.hour) if table else None
+
+    def find(self, spec: TableSpec) -> "HourlyTable | None":
+        """Load a spec's table whether or not it agrees with the spec; None while there is none."""
+        name = spec.table
+        with translated(f"load {name}", self.catalog.properties):
+            try:
+                return HourlyTable(self.catalog, self.catalog.load_table(name), spec.hour)
+            except NoSuchTableError:
+                return None
 
     def create(self, spec: TableSpec, columns: tuple[Column, ...]) -> "HourlyTable":
         """Create a spec's table, or load it where somebody was faster."""

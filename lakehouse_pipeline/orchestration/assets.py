@@ -21,7 +21,8 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
-from lakehouse_pipeline.orchestration.resources import OneSession, spark_resource
+from lakehouse_pipeline.orchestration.resources import OneSession, RunLog, spark_resource
+from lakehouse_pipeline.orchestration.sensors import JOB, closing
 from lakehouse_pipeline.sources.listing import SourceObject
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
     }
+    closing_job, sensors = closing(lakehouse)
     return dg.Definitions(
         assets=assets,
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), closing_job],
+        sensors=sensors,
         schedules=[
             dg.build_schedule_from_partitioned_job(jobs[spec.name], name=f"{spec.name}_hourly")
             for spec in lakehouse.specs
@@ -86,6 +89,8 @@ def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     jobs = {f"{spec.name}_job": spec for spec in lakehouse.specs}
     assets, problems = [], []
     for spec in lakehouse.specs:
+        if spec.name == JOB:
+            problems.append(f"{spec.file}: is called as the job that closes attempts; rename it")
         if spec.name in jobs:
             problems.append(f"{spec.file}: is called as the job of {jobs[spec.name].file.name}; rename one of them")
         try:
@@ -154,7 +159,8 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         try:
             canonical(_asked_for(context))
             hours = canonical(context.partition_keys)
-            bench = Bench(spec, Warehouse.open(lakehouse.catalog), spark.lazy().get, context.run.run_id)
+            warehouse, runs = Warehouse.open(lakehouse.catalog), RunLog(context.instance)
+            bench = Bench(spec, warehouse, spark.lazy().get, context.run.run_id, runs.is_over)
         except LakehouseError as error:
             raise _failure(spec, {}, error) from None
         for place, hour in enumerate(hours, start=1):

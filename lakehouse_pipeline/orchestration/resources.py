@@ -1,4 +1,4 @@
-"""What Dagster hands to asset bodies: a Spark session that starts when an hour first needs it."""
+"""What Dagster gives to bodies of assets and ops: a Spark session that starts when needed, what it knows of runs."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,19 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.engines.sessions import LazySession
+
+
+class RunLog:
+    """What an instance of Dagster knows of runs."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        """Ask this instance."""
+        self._instance = instance
+
+    def is_over(self, run_id: str) -> bool:
+        """Tell whether a run is known to have ended; of other instances' runs and of commands nothing is known."""
+        run = self._instance.get_run_by_id(run_id)
+        return run is not None and run.is_finished
 
 
 class OneSession:

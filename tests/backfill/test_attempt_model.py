@@ -178,6 +178,7 @@ class Attempts(RuleBasedStateMachine):
                 return
             if hand.abandon("not wanted") is not None:
                 return
+            assert record.attempt.id not in self.landed_attempts()
         attempt = Attempt(
             id=new_attempt_id(),
             run_id=run_id,
@@ -295,8 +296,26 @@ class Attempts(RuleBasedStateMachine):
     @rule(strike=strikes)
     def close_leftovers(self, strike: Strike | None) -> None:
         """Close what ended runs left."""
+        held = self.held()
         with self.weathered(strike):
             close_attempts(self.now, lambda _run: False)
+        assert held <= self.held()
+
+    def held(self) -> set[str]:
+        """Name the open attempts whose lease goes on."""
+        found = set()
+        for name, stored in self.s3.objects.items():
+            if "/hours/" in name and self.weather.now - stored.modified <= LEASE.total_seconds():
+                record = HourRecord.model_validate_json(stored.body)
+                found |= {record.attempt.id} if record.attempt and record.state == "open" else set()
+        return found
+
+    def landed_attempts(self) -> list[str]:
+        """Name the attempts that have landed, in order."""
+        told = [
+            snapshot.summary.additional_properties for snapshot in self.catalog.metadata.snapshots if snapshot.summary
+        ]
+        return [each["lakehouse.batch"].split("-")[0] for each in told if "lakehouse.fence" not in each]
 
     @precondition(lambda self: self.weather.puts or self.weather.commits)
     @rule(data=st.data())
@@ -353,11 +372,9 @@ class Attempts(RuleBasedStateMachine):
         if not hasattr(self, "catalog"):
             return
         landed: dict[HourWindow, list[int]] = {hour: [] for hour in HOURS}
-        for snapshot in self.catalog.metadata.snapshots:
-            told = snapshot.summary.additional_properties if snapshot.summary else {}
-            if "lakehouse.fence" not in told:
-                hour, order = self.orders[told["lakehouse.batch"].split("-")[0]]
-                landed[hour].append(order)
+        for attempt in self.landed_attempts():
+            hour, order = self.orders[attempt]
+            landed[hour].append(order)
         for orders in landed.values():
             assert orders == sorted(set(orders))
 
@@ -389,13 +406,7 @@ class Attempts(RuleBasedStateMachine):
         """A commit that was said to have landed is in the table's history, unless it changed nothing."""
         if not hasattr(self, "catalog"):
             return
-        batches = [
-            snapshot.summary.additional_properties.get("lakehouse.batch", "")
-            for snapshot in self.catalog.metadata.snapshots
-            if snapshot.summary
-        ]
-        for writer in self.acknowledged:
-            assert any(batch.startswith(writer) for batch in batches)
+        assert self.acknowledged <= set(self.landed_attempts())
 
     @invariant()
     def what_may_still_land_is_there(self) -> None:

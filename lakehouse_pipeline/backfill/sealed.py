@@ -1,0 +1,123 @@
+"""Sealed attempts by somebody's hand: committed without their run, or given up.
+
+An attempt that is sealed outlives its run. The hour's next run takes it to its commit; so does `commit_sealed`, which
+needs neither Dagster nor an engine.
+"""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.close import RunIsOver, is_free
+from lakehouse_pipeline.errors import LakehouseError, SafetyError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.ledger.records import Committed
+
+SHOWN = 3  # files that an error names
+
+
+@dataclass(frozen=True)
+class SealedAttempt:
+    """What became of a sealed attempt.
+
+    Attributes:
+        hour: its hour.
+        attempt: its id.
+        rows: in it.
+        files: in it.
+        committed: set once it is the table's.
+        error: why it is not.
+    """
+
+    hour: HourWindow
+    attempt: str
+    rows: int
+    files: int
+    committed: Committed | None = None
+    error: LakehouseError | None = None
+
+
+def commit_sealed(table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None) -> list[SealedAttempt]:
+    """Commit every sealed attempt that no run is left to commit, of all hours or of one.
+
+    One that cannot be committed stays as it is, and does not stop the others.
+
+    Raises:
+        TransientError: the ledger could not be read.
+    """
+    return [_committed(hand, is_over) for hand in _sealed(table, hour)]
+
+
+def abandon_sealed(table: HourlyTable, is_over: RunIsOver, hour: HourWindow, *, dry_run: bool = False) -> SealedAttempt:
+    """Give up the sealed attempt of an hour, unless it turns out to have landed; its files are removed.
+
+    Raises:
+        SafetyError: there is none, or a run is at work on it.
+        CommitConflictError: another run took the hour.
+        CommitStateUnknownError: the table could not be moved or read back; nothing was removed.
+        TransientError: the store or the catalog did not answer; call again.
+    """
+    hand = next(_sealed(table, hour), None)
+    if hand is None:
+        raise SafetyError(f"{hour} has no sealed attempt: there is nothing to abandon")
+    _check_free(hand, is_over)
+    told = _told(hand)
+    if dry_run:
+        return told
+    committed = hand.abandon("somebody asked for it")
+    return SealedAttempt(told.hour, told.attempt, told.rows, told.files, committed)
+
+
+def _sealed(table: HourlyTable, hour: HourWindow | None) -> Iterator[HourInHand]:
+    run_id = f"command-{uuid.uuid4().hex[:8]}"
+    for marked in table.ledger.marked(hour):
+        held = table.ledger.hour(marked.hour)
+        attempt = held.record.attempt
+        if attempt and attempt.id == marked.marker.attempt.id and attempt.seal:
+            yield HourInHand(table, marked.hour, held, run_id)
+
+
+def _committed(hand: HourInHand, is_over: RunIsOver) -> SealedAttempt:
+    told = _told(hand)
+    try:
+        _check_free(hand, is_over)
+        _check_whole(hand)
+        hand.resume()
+        committed = hand.commit()
+    except LakehouseError as error:
+        return SealedAttempt(told.hour, told.attempt, told.rows, told.files, error=error)
+    return SealedAttempt(told.hour, told.attempt, told.rows, told.files, committed)
+
+
+def _told(hand: HourInHand) -> SealedAttempt:
+    seal = hand.attempt.seal
+    assert seal is not None  # noqa: S101  # `_sealed` gives no others
+    return SealedAttempt(hand.hour, hand.attempt.id, seal.rows, seal.files)
+
+
+def _check_free(hand: HourInHand, is_over: RunIsOver) -> None:
+    if not is_free(hand.held, hand.run_id, is_over):
+        raise SafetyError(
+            f"{hand.hour} is held by run {hand.attempt.run_id}, which was there {hand.held.age.total_seconds():.0f} s "
+            f"ago: end it first, or wait until its lease of {LEASE.total_seconds():.0f} s is over"
+        )
+
+
+def _check_whole(hand: HourInHand) -> None:
+    seal = hand.attempt.seal
+    if hand.held.record.state == "aborting":
+        raise SafetyError(f"attempt {hand.attempt.id} of {hand.hour} was abandoned; run the hour again")
+    if seal and seal.schema_id != hand.table.schema_id:
+        raise SafetyError(
+            f"attempt {hand.attempt.id} of {hand.hour} was written for schema {seal.schema_id} of the table, which "
+            f"has {hand.table.schema_id} now; run the hour again"
+        )
+    gone = hand.table.missing_files(seal) if seal else []
+    if gone:
+        raise SafetyError(
+            f"attempt {hand.attempt.id} of {hand.hour}: {len(gone)} of its files are gone or changed "
+            f"({', '.join(gone[:SHOWN])}); abandon it, and run the hour again"
+        )

@@ -1,0 +1,91 @@
+"""Sensors: runs that ended without closing their attempts are followed by one that does.
+
+A sensor body looks and asks for a run; the run's op does the work. Neither starts an engine. `leftovers` finds what no
+run status tells of: runs of a Dagster that is gone, and the second passes that are due.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from lakehouse_pipeline.backfill.leftovers import close_attempts, due_attempts
+from lakehouse_pipeline.config.lakehouse import Lakehouse
+from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.orchestration.resources import RunLog
+
+JOB = "close_attempts"
+ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+LOOK_EVERY_S = 600
+IMPATIENT = {"s3.retry.total-timeout-ms": "10000"}  # a tick has 60 s; the next one looks again
+
+
+def closing(lakehouse: Lakehouse) -> tuple[dg.JobDefinition, Sequence[dg.SensorDefinition]]:
+    """Make the job that closes attempts, and the sensors that ask for it."""
+    job = _job(lakehouse)
+    return job, [*(_after_runs(job, status) for status in ENDED), _leftovers(lakehouse, job)]
+
+
+def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
+    @dg.op(
+        name=f"{JOB}_of_tables",
+        description="Remove what ended runs left of their attempts; nothing that a table reaches is touched.",
+    )
+    def close_all(context: dg.OpExecutionContext) -> None:
+        failed = []
+        for table in _tables(Warehouse.open(lakehouse.catalog), lakehouse):
+            try:
+                closed = close_attempts(table, RunLog(context.instance).is_over)
+                context.log.info("%s: closed %d attempts %s", table.identifier, len(closed), " ".join(closed))
+            except LakehouseError as error:
+                failed.append(f"{table.identifier}: {type(error).__name__}: {error}")
+        if failed:
+            raise dg.Failure("\n".join(failed))
+
+    @dg.job(name=JOB, description="Closes attempts that their runs did not close.", executor_def=dg.in_process_executor)
+    def job() -> None:
+        close_all()
+
+    made: dg.JobDefinition = job
+    return made
+
+
+def _after_runs(job: dg.JobDefinition, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        run_status=status,
+        name=f"close_after_{status.value.lower()}",
+        description="Closes the attempts of runs that could not do it themselves.",
+        request_job=job,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def after(context: dg.RunStatusSensorContext) -> Any:
+        run = context.dagster_run
+        if run.job_name == JOB:
+            return dg.SkipReason("it was the closing itself: `leftovers` looks again")
+        return dg.RunRequest(run_key=f"close:{run.run_id}")
+
+    return after
+
+
+def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="leftovers",
+        description="Looks for attempts that nobody closed, and for closed ones whose second pass is due.",
+        job=job,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def leftovers(context: dg.SensorEvaluationContext) -> Any:
+        tables = _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)
+        due = [attempt for table in tables for attempt in due_attempts(table, RunLog(context.instance).is_over)]
+        if not due:
+            return dg.SkipReason("nothing is left of any attempt")
+        return dg.RunRequest(run_key=None)
+
+    return leftovers
+
+
+def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[HourlyTable]:
+    found = (warehouse.find(spec) for spec in lakehouse.specs)
+    return [table for table in found if table]
