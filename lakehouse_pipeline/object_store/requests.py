@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 from botocore.exceptions import ClientError
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.object_store.counts import RequestCounter
+from lakehouse_pipeline.object_store.counts import RequestCounter, RequestCounts
 from lakehouse_pipeline.object_store.failures import is_forbidden, maybe_expired, refused, translated
 from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError, RequestFailedError
 from lakehouse_pipeline.object_store.options import ObjectOptions
@@ -123,7 +123,7 @@ class S3Requests:
             contextlib.closing(answer["Body"]) as stream,
         ):  # `with` itself skips its checks
             body: bytes = stream.read()
-        self._counter.add(bytes_received=len(body))
+        self._counter.add(RequestCounts(bytes_received=len(body)))
         whole = answer.get("ContentRange", "").rpartition("/")[2]
         size = int(whole) if whole.isdigit() else len(body)
         return Content(body, _info(url, {**answer, "ContentLength": size}), _answered(answer))
@@ -146,7 +146,7 @@ class S3Requests:
         """
         if not isinstance(body, bytes):
             body.seek(0)
-        self._counter.add(bytes_sent=size)
+        self._counter.add(RequestCounts(bytes_sent=size))
         with _missing_is_refused(condition):
             answer = self._send(
                 "put_object", url, Body=body, ContentLength=size, Metadata={NONCE: nonce}, **condition.parameters()
@@ -177,7 +177,7 @@ class S3Requests:
 
     def put_part(self, url: str, upload: str, number: int, body: bytes) -> dict[str, Any]:
         """Send one part, `number` from 1; give what completing needs to know of it."""
-        self._counter.add(bytes_sent=len(body))
+        self._counter.add(RequestCounts(bytes_sent=len(body)))
         answer = self._send("upload_part", url, UploadId=upload, PartNumber=number, Body=body)
         checksums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
         return {"PartNumber": number, "ETag": _etag(answer, url), **checksums}
@@ -228,7 +228,7 @@ class S3Requests:
         return self._sent(access, verb, asked)
 
     def _sent(self, access: Access, verb: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._counter.add(requests=1)
+        self._counter.add(RequestCounts(requests=1))
         answer: Mapping[str, Any] = getattr(access.client(), verb)(**asked)
         return answer
 

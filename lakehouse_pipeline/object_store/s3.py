@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter
+from lakehouse_pipeline.object_store.lanes import process_lanes
 from lakehouse_pipeline.object_store.multipart import MultipartUpload
 from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
 from lakehouse_pipeline.object_store.puts import Put
@@ -28,7 +29,7 @@ class S3Store:
         """Reach S3 as `settings` say; count in `counter`."""
         self._settings = settings
         self._requests = S3Requests(lambda: s3_access(settings.connection), counter, settings.options)
-        self._tries = Tries(settings.policy, counter)
+        self._tries = Tries(settings.policy, counter, process_lanes, settings.connection.endpoint or "")
 
     def head(self, url: str) -> ObjectInfo | None:
         """Describe an object, or None."""
@@ -100,7 +101,7 @@ class S3Store:
             for error in sorted(refused.values(), key=lambda error: isinstance(error, TransientError)):
                 raise error
 
-        self._tries.request("delete", urls[0], once)
+        self._tries.request("delete", urls[0], once, keys=lambda: left)
 
     def _one_version(self, url: str, etag: str | None, size: int) -> Callable[[range], bytes]:
         """Read ranges of the version `etag`; without one, of the version that the first read meets."""
