@@ -18,7 +18,7 @@ from lakehouse_pipeline.errors import ConfigurationError
 
 SAID_FROM_TRY = 3  # one retry is everyday; whoever waits for the third wants to know what for ...
 SAID_EVERY_S = 60.0  # ... but of a thousand requests that wait for the same store, one is told; the others at DEBUG
-QUEUED_HALVINGS = 4  # of the first wait of an error that is `queued`: four such tries in a row cost a second together
+QUEUED_HALVINGS = 4  # the first wait after an error that is `queued` is a sixteenth of the usual one
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,9 @@ def retry_call(
         on: the errors worth another try: a type, several, or a predicate.
         name: what is being done, for the event, the log and the note.
         heard: told of every retry, beside the event `request.retried`.
-        queued: errors after which `call` itself waits for its turn: their own waits begin `QUEUED_HALVINGS` lower, so
-            that the queue decides while it moves, and the policy's patience is left for when it does not.
+        queued: errors after which `call` itself waits for its turn in a queue that moves: in the first half of the tries
+            they wait at most `policy.min_wait_s`, and begin `QUEUED_HALVINGS` lower. The queue decides, and patience
+            is left for the other half.
         sleep: waits, in seconds.
         clock: seconds, monotonic.
 
@@ -138,12 +139,13 @@ def _predicate(on: Matcher) -> Callable[[BaseException], bool]:
 
 def _waits(policy: RetryPolicy, queued: Callable[[BaseException], bool]) -> Callable[[RetryCallState], float]:
     usual = wait_random_exponential(multiplier=policy.min_wait_s, max=policy.max_wait_s)
-    short = wait_random_exponential(multiplier=policy.min_wait_s / 2**QUEUED_HALVINGS, max=policy.max_wait_s)
+    short = wait_random_exponential(multiplier=policy.min_wait_s / 2**QUEUED_HALVINGS, max=policy.min_wait_s)
 
     def wait(state: RetryCallState) -> float:
         error = _error_of(state)
         asked: float = getattr(error, "retry_after_s", None) or 0.0
-        return min(asked + (short if queued(error) else usual)(state), policy.max_wait_s)
+        soon = state.attempt_number <= policy.tries // 2 and queued(error)
+        return min(asked + (short if soon else usual)(state), policy.max_wait_s)
 
     return wait
 

@@ -108,6 +108,11 @@ class RateControl:
         """Give the pace in requests a second, None without one."""
         return self._pace
 
+    @property
+    def moves(self) -> bool:
+        """Tell whether there is a queue, and the last window admitted anything of it."""
+        return self._pace is not None and self._last.per_s > 0
+
     def wait(self, weight: float = 1.0, patience_s: float = math.inf) -> Turn:
         """Wait for leave to send a request, but no longer than `patience_s`.
 
@@ -186,6 +191,7 @@ class RateControl:
         self._best_per_s, self._best_pace = per_s, self._pace
         self._asked = self._paid = 0.0
         self._paid_at = self._throttled_at = now
+        self._last = _Seen(self._pace, per_s, share)
         self._open_window(now)
         return Judgement(self._limit, share, per_s, self._pace)
 

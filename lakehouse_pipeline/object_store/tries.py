@@ -89,10 +89,10 @@ class Tries:
     ) -> Result:
         ends_at = self._clock() + policy.total_s
 
-        paced = False
+        moves = False
 
         def in_queue(error: BaseException) -> bool:
-            return paced and _is_throttle(error)
+            return moves and isinstance(error, RequestFailedError) and error.throttled
 
         def weights() -> Counter[RateControl]:
             lanes = self._lanes()
@@ -100,9 +100,8 @@ class Tries:
 
         def once() -> Result:
             sent = weights()
-            nonlocal paced
+            nonlocal moves
             turns = {lane: lane.wait(weight, max(0.0, ends_at - self._clock())) for lane, weight in sent.items()}
-            paced = any(turn.paced for turn in turns.values())
             waited = sum(turn.waited_s for turn in turns.values())
             if waited:
                 self._counter.add(RequestCounts(rate_wait_s=waited))
@@ -117,6 +116,7 @@ class Tries:
                     refused = weights()  # of a page, only the keys that are left
                 raise
             finally:
+                moves = all(lane.moves for lane in turns)
                 for lane, turn in turns.items():
                     admitted = sent[lane] - refused[lane] if answered else 0
                     lane.answered(turn, admitted=admitted, throttled=refused[lane])
@@ -145,7 +145,3 @@ class Tries:
 
     def _count(self, details: RetryDetails) -> None:
         self._counter.add(RequestCounts(retries=1, retry_wait_s=details.wait_s))
-
-
-def _is_throttle(error: BaseException) -> bool:
-    return isinstance(error, RequestFailedError) and error.throttled
