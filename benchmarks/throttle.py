@@ -1,8 +1,8 @@
 """Under 503s: how many PUTs of our FileIO succeed, and how fast, beside boto3, PyArrow and obstore.
 
-`python -m benchmarks.throttle [--puts N] [--seconds S] [--only NAME]` prints a Markdown table. 48 threads write objects of
-1 kB to SeaweedFS through the fault server, which throttles like S3 at 10 writes a second, or answers 503 by the toss of a
-coin. Each client runs in processes of its own.
+`python -m benchmarks.throttle [--puts N] [--seconds S] [--only NAME]` prints a Markdown table. 48 threads write objects
+of 1 kB to SeaweedFS through the fault server, which throttles like S3 at 10 writes a second, or answers 503 by the toss
+of a coin. Each client runs in processes of its own.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +130,15 @@ def obstore_client(properties: Mapping[str, str], tries: int | None) -> Put:
 CLIENTS: Mapping[str, Callable[[Mapping[str, str]], Put]] = {
     "ours": ours,
     **{
-        f"boto3 {mode}{f', {tries} tries' if tries else ''}": lambda found, mode=mode, tries=tries: boto3_client(
-            found, mode, tries
-        )
+        f"boto3 {mode}{f', {tries} tries' if tries else ''}": partial(boto3_client, mode=mode, tries=tries)
         for mode in ("legacy", "standard", "adaptive")
         for tries in (None, TRIES)
     },
-    "PyArrow": lambda found: pyarrow_client(found, None),
-    f"PyArrow AwsStandard, {TRIES} tries": lambda found: pyarrow_client(found, "AwsStandardS3RetryStrategy"),
-    f"PyArrow AwsDefault, {TRIES} tries": lambda found: pyarrow_client(found, "AwsDefaultS3RetryStrategy"),
-    "obstore": lambda found: obstore_client(found, None),
-    f"obstore, {TRIES} tries": lambda found: obstore_client(found, TRIES),
+    "PyArrow": partial(pyarrow_client, strategy=None),
+    f"PyArrow AwsStandard, {TRIES} tries": partial(pyarrow_client, strategy="AwsStandardS3RetryStrategy"),
+    f"PyArrow AwsDefault, {TRIES} tries": partial(pyarrow_client, strategy="AwsDefaultS3RetryStrategy"),
+    "obstore": partial(obstore_client, tries=None),
+    f"obstore, {TRIES} tries": partial(obstore_client, tries=TRIES),
 }
 
 

@@ -92,9 +92,9 @@ def retry_call(
         on: the errors worth another try: a type, several, or a predicate.
         name: what is being done, for the event, the log and the note.
         heard: told of every retry, beside the event `request.retried`.
-        queued: errors after which `call` itself waits for its turn in a queue that moves: in the first half of the tries
-            they wait at most `policy.min_wait_s`, and begin `QUEUED_HALVINGS` lower. The queue decides, and patience
-            is left for the other half.
+        queued: errors after which `call` itself waits for its turn in a queue that moves: for the first half of the
+            tries they wait at most `policy.min_wait_s`, and begin `QUEUED_HALVINGS` lower. The queue decides, and
+            patience is left for the other half.
         sleep: waits, in seconds.
         clock: seconds, monotonic.
 

@@ -69,7 +69,7 @@ def translated(verb: str, url: str) -> Iterator[None]:
         PreconditionFailedError: 412; 416, as the object is then smaller than somebody believes.
         FileNotFoundError: 404; names the URL.
         NotSupportedError: 501; the store lacks the verb.
-        ConfigurationError: credentials, region, endpoint, this machine's clock, or a request that the store does not take.
+        ConfigurationError: credentials, region, endpoint, this machine's clock, or what the store does not take.
     """
     try:
         yield
@@ -114,26 +114,29 @@ def _by_code(code: str, status: int, message: str, *, verb: str, url: str, heade
         return PreconditionFailedError(said)
     if code in MISSING or status == _NOT_FOUND:
         return FileNotFoundError(errno.ENOENT, f"{verb}: no such object or bucket ({code})", url)
+    return ConfigurationError(f"{said}; {_way_out(code, status, message, headers)}")
+
+
+def _way_out(code: str, status: int, message: str, headers: Mapping[str, str]) -> str:
+    """Say what to do about an answer that no other try changes."""
     if code == SKEWED:
-        return ConfigurationError(f"{said}; {_clock_off(headers)} Signatures hold for 15 minutes: set the clock (NTP)")
+        return f"{_clock_off(headers)} Signatures hold for 15 minutes: set the clock (NTP)"
     if code in EXPIRED - CREDENTIALS:
-        return ConfigurationError(
-            f"{said}; check the credentials: their session has ended. Those of a catalog are renewed only if it names "
+        return (
+            "check the credentials: their session has ended. Those of a catalog are renewed only if it names "
             "client.refresh-credentials-endpoint, and those in s3.session-token not at all; boto3's chain renews its"
         )
     if code in CREDENTIALS or status == _FORBIDDEN:
-        return ConfigurationError(
-            f"{said}; check the credentials (s3.access-key-id, s3.secret-access-key, s3.session-token, or boto3's "
+        return (
+            "check the credentials (s3.access-key-id, s3.secret-access-key, s3.session-token, or boto3's "
             "chain), their rights on this bucket, and this machine's clock"
         )
     if _NOT_ENCRYPTED in message.lower():
-        way_out = (
+        return (
             "the object is not encrypted with the customer's key that goes with every request (s3.sse.type: custom). "
             "Encrypt it with the same key, or write the table with s3.sse.type: kms"
         )
-    else:
-        way_out = "check s3.endpoint, s3.region, the credentials and what the store supports"
-    return ConfigurationError(f"{said}; {way_out}")
+    return "check s3.endpoint, s3.region, the credentials and what the store supports"
 
 
 def _unanswered(error: Exception, verb: str, url: str) -> Exception:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from lakehouse_pipeline.object_store.rate import Judgement, RateControl
 
-# Iceberg's ObjectStoreLocationProvider: 20 binary digits as directories of 4, 4, 4 and 8 (the last ends with a dash where
-# `write.object-storage.partitioned-paths` is false).
+# Iceberg's ObjectStoreLocationProvider: 20 binary digits as directories of 4, 4, 4 and 8 (the last ends with a dash
+# where `write.object-storage.partitioned-paths` is false).
 _HASHED = re.compile(r"/([01]{4})/[01]{4}/[01]{4}/[01]{8}[/-]")
 HASH_DIGITS = 3  # 8 lanes: Amazon Ads' 10,000 writes/s need 4 partitions of 3,500
 READS = frozenset({"get", "head", "list", "list uploads of"})  # 5,500/s; everything else is a write, 3,500/s (AWS)
@@ -55,8 +55,8 @@ class Lanes:
                 return
             self._warned_at = now
         logger.warning(
-            "the store throttles %s: %.0f %% of the last requests, %.1f/s were admitted; sending %.1f/s at most. This is "
-            "said once in %.0f s",
+            "the store throttles %s: %.0f %% of the last requests, %.1f/s were admitted; sending %.1f/s at most. "
+            "This is said once in %.0f s",
             found.limit,
             100 * found.throttled,
             found.admitted_per_s,

@@ -32,7 +32,7 @@ class Pieces:
 
     def __len__(self) -> int:
         """Give the number of pieces."""
-        return -(-self.size // self._piece_bytes)
+        return (self.size + self._piece_bytes - 1) // self._piece_bytes
 
     def take(self, number: int) -> bytes:
         """Read one piece, `number` from 1."""

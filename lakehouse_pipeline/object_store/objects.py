@@ -45,7 +45,7 @@ class Content:
 
 @dataclass(frozen=True)
 class OpenUpload:
-    """A multipart upload that is neither completed nor aborted: no listing of objects shows it, and its parts are billed.
+    """A multipart upload that is neither completed nor aborted: listings do not show it, and its parts are billed.
 
     Attributes:
         url: the object that it would become.

@@ -19,7 +19,10 @@ BEGIN_AFTER = 3  # throttles within a window; AWS: a few 503s are part of normal
 PROBE, STEP_PER_S = 1.05, 0.5  # asked above what is admitted; the step is what makes shares of processes even
 LEAST_PER_S = 1.0  # so that the end of an outage is noticed
 GROWTH = (1.25, 1.5, 2.0)  # times the rate, after the first, second and every later window without a throttle
-FELL, BEST_FADES = 0.6, 0.98  # of the admitted rate seen before, which fades by the window, so that no peak stands for ever
+FELL, BEST_FADES = (
+    0.6,
+    0.98,
+)  # of the admitted rate seen before, which fades by the window, so that no peak stands for ever
 UNEXPLAINED, SMOOTHED = 0.4, 0.7  # share of throttles, smoothed over windows: more than our probing can cause
 TRIAL = 2.0  # times the pace, to see whether what is admitted follows it
 HOLD_S, HOLD_GROWTH, HOLD_MOST = 10.0, 1.05, 3.0  # such a pace stays, up to 3 times what is admitted (0.67^32 = 3e-6)
@@ -96,10 +99,13 @@ class RateControl:
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._stage, self._held_until = _Stage.SETTLED, 0.0
-        self._best_per_s, self._best_pace = 0.0, 0.0  # what was admitted at most since the last trial, and at which pace
+        self._best_per_s, self._best_pace = (
+            0.0,
+            0.0,
+        )  # what was admitted at most since the last trial, and at which pace
         self._last = _Seen(1.0, 0.0, 0.0)
         self._grown, self._share, self._throttled_at = 0, 0.0, 0.0
-        # The queue: turns asked for and turns paid for so far, in weight. Who asked as `_asked` was n goes at `_paid` n.
+        # The queue: turns asked for and paid for so far, in weight. Who asked as `_asked` was n goes at `_paid` n.
         self._asked, self._paid, self._paid_at = 0.0, 0.0, 0.0
         self._open_window(clock())
 

@@ -74,7 +74,9 @@ class S3Store:
             return first
         spans = [range(at, min(info.size, at + RANGE_BYTES)) for at in range(found, info.size, RANGE_BYTES)]
         read = self._one_version(url, info.etag, info.size)
-        return Content(first.body + b"".join(side_by_side(read, spans, self._settings.read_threads)), info, first.answered)
+        return Content(
+            first.body + b"".join(side_by_side(read, spans, self._settings.read_threads)), info, first.answered
+        )
 
     def open_read(self, url: str, *, etag: str | None, size: int | None) -> BinaryIO:
         """Open for seeking and reading; a request is sent now only if the size is not known."""

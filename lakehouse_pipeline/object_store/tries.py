@@ -66,7 +66,7 @@ class Tries:
     def upload(self, url: str, send: Callable[[], Result], *, on: Matcher) -> Result:
         """Send a whole multipart upload."""
         policy = replace(self._policy, tries=min(UPLOADS, self._policy.tries), total_s=UPLOADS_TOTAL_S)
-        return self._run(policy, "upload", url, send, on)
+        return self._run(policy, f"upload {url}", send, on)
 
     def cleanup(self, url: str, send: Callable[[], Result]) -> Result:
         """Send a request that tidies up after a failure."""
@@ -121,22 +121,16 @@ class Tries:
                     admitted = sent[lane] - refused[lane] if answered else 0
                     lane.answered(turn, admitted=admitted, throttled=refused[lane])
 
-        return self._run(policy, verb, url, once, on, in_queue)
+        return self._run(policy, f"{verb} {url}", once, on, in_queue)
 
     def _run(
-        self,
-        policy: RetryPolicy,
-        verb: str,
-        url: str,
-        send: Callable[[], Result],
-        on: Matcher,
-        queued: Matcher = (),
+        self, policy: RetryPolicy, name: str, send: Callable[[], Result], on: Matcher, queued: Matcher = ()
     ) -> Result:
         return retry_call(
             policy,
             send,
             on=on,
-            name=f"{verb} {url}",
+            name=name,
             heard=self._count,
             queued=queued,
             sleep=self._sleep,

@@ -1,4 +1,4 @@
-"""Threads that live in virtual time: one runs at a time, time passes only while all of them sleep, runs are repeatable."""
+"""Threads in virtual time: one runs at a time, time passes only while all of them sleep, and runs repeat."""
 
 import heapq
 import itertools
