@@ -1,8 +1,8 @@
 """Under 503s: how many PUTs of our FileIO succeed, and how fast, beside boto3, PyArrow and obstore.
 
-`python -m benchmarks.throttle [--puts N] [--seconds S] [--only NAME]` prints a Markdown table. 48 threads write objects
-of 1 kB to SeaweedFS through the fault server, which throttles like S3 at 10 writes a second, or answers 503 by the toss
-of a coin. Each client runs in processes of its own.
+`python -m benchmarks.throttle [--puts N] [--seconds S] [--only NAME] [--case NAME]` prints a Markdown table. 48 threads write
+objects of 1 kB to SeaweedFS through the fault server, which throttles like S3 at 10 writes a second, or answers 503 by the
+toss of a coin. Each client runs in processes of its own.
 """
 
 import argparse
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--puts", type=int, default=400, help="objects of each client where the store has a limit")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each writes at p = 0.5")
     parser.add_argument("--only", default="", help="clients whose name begins so")
+    parser.add_argument("--case", default="", help="cases whose name begins so")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.client:
@@ -225,7 +226,7 @@ def main() -> None:
         print(f"Without faults: {free:.0f} PUTs/s of ours.\n")
         print("| store | client | succeeded | failed | s | goodput | 503s | requests |")
         print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-        for case in CASES:
+        for case in (each for each in CASES if each.name.startswith(asked.case)):
             for client in CLIENTS:
                 if client.startswith(asked.only):
                     row, per_s = measure(case, client, seaweed, asked.puts, asked.seconds)

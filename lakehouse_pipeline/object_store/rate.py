@@ -19,13 +19,13 @@ BEGIN_AFTER = 3  # throttles within a window; AWS: a few 503s are part of normal
 PROBE, STEP_PER_S = 1.05, 0.5  # asked above what is admitted; the step is what makes shares of processes even
 LEAST_PER_S = 1.0  # so that the end of an outage is noticed
 GROWTH = (1.25, 1.5, 2.0)  # times the rate, after the first, second and every later window without a throttle
-FELL, BEST_FADES = (
-    0.6,
-    0.98,
-)  # of the admitted rate seen before, which fades by the window, so that no peak stands for ever
+FELL = 0.6  # of the best admitted rate: the limit fell, or throttles do not depend on our pace
+BEST_FADES = 0.98  # times itself by the window, so that no peak stands for ever
 UNEXPLAINED, SMOOTHED = 0.4, 0.7  # share of throttles, smoothed over windows: more than our probing can cause
 TRIAL = 2.0  # times the pace, to see whether what is admitted follows it
-HOLD_S, HOLD_GROWTH, HOLD_MOST = 10.0, 1.05, 3.0  # such a pace stays, up to 3 times what is admitted (0.67^32 = 3e-6)
+FOLLOWS = 1 / 3  # of the pace's rise: what chance leaves of it; under a limit nothing rises
+HOLD_S, HOLD_GROWTH = 10.0, 1.05  # a pace that throttles do not follow stays, and rises by the window ...
+HOLD_MOST = 3.0  # ... up to three times what is admitted: 32 tries fail in a row with 0.67^32 = 3e-6
 CALM_S = 60.0  # without a throttle: control ends
 BURST_S = 0.05  # what an idle sender may send at once afterwards, in seconds of its rate
 CLOCK_S = 1e-6  # less than this to wait is rounding
@@ -72,11 +72,11 @@ class RateControl:
     """The pace of requests against one limit, once it was met; safe to share between threads.
 
     A try asks for a turn, sends, and says what it met. Turns are given in the order in which they were asked for.
-    Until the store throttles there is no pace, and a turn costs a lock.
+    Until the store throttles there is no pace, and a turn costs nothing.
 
     Why `TRIAL` and `HELD`: where the store throttles by the toss of a coin, each cut lowers what is admitted, which
-    would justify the next cut. So as soon as the admitted rate has `FELL`, the old rate is tried for one window. If it
-    brings back what was admitted, throttles do not depend on the rate, and it is held; if not, the limit fell.
+    would justify the next cut. So as soon as the admitted rate has `FELL`, the best pace of before is tried for one
+    window. If what is admitted follows, throttles do not depend on the pace, and it is held; if not, the limit fell.
     """
 
     def __init__(
@@ -99,10 +99,7 @@ class RateControl:
         self._lock = threading.Lock()
         self._pace: float | None = None
         self._stage, self._held_until = _Stage.SETTLED, 0.0
-        self._best_per_s, self._best_pace = (
-            0.0,
-            0.0,
-        )  # what was admitted at most since the last trial, and at which pace
+        self._best_per_s = self._best_pace = 0.0  # the most that was admitted since the last trial, and its pace
         self._last = _Seen(1.0, 0.0, 0.0)
         self._grown, self._share, self._throttled_at = 0, 0.0, 0.0
         # The queue: turns asked for and paid for so far, in weight. Who asked as `_asked` was n goes at `_paid` n.
@@ -195,8 +192,8 @@ class RateControl:
         share, per_s = self._throttled / (self._throttled + count), count / span
         self._pace, self._stage, self._grown = max(LEAST_PER_S, PROBE * per_s + STEP_PER_S), _Stage.SETTLED, 0
         self._best_per_s, self._best_pace = per_s, self._pace
-        self._asked = self._paid = 0.0
-        self._paid_at = self._throttled_at = now
+        self._paid = self._asked  # whoever asked before this goes at once
+        self._share, self._paid_at, self._throttled_at = 0.0, now, now
         self._last = _Seen(self._pace, per_s, share)
         self._open_window(now)
         return Judgement(self._limit, share, per_s, self._pace)
@@ -254,5 +251,5 @@ class _Seen:
     throttled: float
 
     def follows(self, earlier: "_Seen") -> bool:
-        """Tell whether what is admitted has risen with the pace, by a third as much at least."""
-        return self.per_s / max(earlier.per_s, 1e-9) - 1 >= (self.pace / earlier.pace - 1) / 3
+        """Tell whether what is admitted has risen with the pace."""
+        return self.per_s - earlier.per_s >= FOLLOWS * earlier.per_s * (self.pace / earlier.pace - 1)
