@@ -58,8 +58,8 @@ class Lanes:
             "the store throttles %s: %.0f %% of the last requests, %.1f/s were admitted; sending %.1f/s at most. "
             "This is said once in %.0f s",
             found.limit,
-            100 * found.throttled,
-            found.admitted_per_s,
+            100 * found.window.throttled,
+            found.window.admitted_per_s,
             found.next_per_s,
             WARNED_EVERY_S,
         )

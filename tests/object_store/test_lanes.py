@@ -8,6 +8,7 @@ import pytest
 
 from lakehouse_pipeline.object_store import lanes
 from lakehouse_pipeline.object_store.lanes import Lanes, process_lanes
+from lakehouse_pipeline.object_store.pace import Pace, Window
 from lakehouse_pipeline.object_store.rate import RateControl, Turn
 
 HOT, WARM, COLD = (f"s3://b/t/data/{digits}/0110/1001/10110010/h=1/x.parquet" for digits in ("0101", "0100", "1101"))
@@ -53,7 +54,7 @@ def _lane_is_new(sent: "multiprocessing.connection.Connection") -> None:
 def test_a_forked_child_begins_anew() -> None:
     """Its parent's pace, and locks that nobody there will release, stay behind."""
     lane = process_lanes().of("", "put", "s3://forked/x")
-    lane._pace = 1.0
+    lane._pace = Pace(Window(0.0, 1.0, 0.5, queued=True))
     with lane._lock:
         received, sent = multiprocessing.Pipe(duplex=False)
         child = multiprocessing.get_context("fork").Process(target=_lane_is_new, args=(sent,))

@@ -8,7 +8,8 @@ import pytest
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.object_store.rate import LEAST_PER_S, Judgement, RateControl, Turn
+from lakehouse_pipeline.object_store.pace import LEAST_PER_S
+from lakehouse_pipeline.object_store.rate import Judgement, RateControl, Turn
 from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.retry import RetryPolicy
 from lakehouse_pipeline.testing.faults import FaultServer
@@ -203,7 +204,7 @@ def test_virtual_time_repeats_itself() -> None:
 
 
 def test_real_threads_behind_a_real_limit(seaweed: SeaweedServer) -> None:
-    """48 threads on a proxy that takes 20 writes a second: all land, and most of the limit is used however busy we are."""
+    """48 threads on a proxy that takes 20 writes a second: all land, and at least half of the limit is used."""
     scaling = Scaling(write_rate=20, detect_s=None)
     with FaultServer(seaweed.endpoint, scaling=scaling) as server, ThreadPoolExecutor(48) as pool:
         file_io = LakehouseFileIO(seaweed.s3_properties() | {"s3.endpoint": server.endpoint})
