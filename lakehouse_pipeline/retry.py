@@ -5,6 +5,7 @@ time. Layers multiply: requests are retried in `object_store` alone, so nothing 
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import ConfigurationError
 
-SAID_FROM_TRY = 3  # one retry is everyday; whoever waits for the third wants to know what for
+SAID_FROM_TRY = 3  # one retry is everyday; whoever waits for the third wants to know what for ...
+SAID_EVERY_S = 60.0  # ... but of a thousand requests that wait for the same store, one is told; the others at DEBUG
+QUEUED_HALVINGS = 4  # the first wait after an error that is `queued` is a sixteenth of the usual one
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ def retry_call(
     on: Matcher,
     name: str,
     heard: Callable[[RetryDetails], None] | None = None,
+    queued: Matcher = (),
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
@@ -88,6 +92,9 @@ def retry_call(
         on: the errors worth another try: a type, several, or a predicate.
         name: what is being done, for the event, the log and the note.
         heard: told of every retry, beside the event `request.retried`.
+        queued: errors after which `call` itself waits for its turn in a queue that moves: for the first half of the
+            tries they wait at most `policy.min_wait_s`, and begin `QUEUED_HALVINGS` lower. The queue decides, and
+            patience is left for the other half.
         sleep: waits, in seconds.
         clock: seconds, monotonic.
 
@@ -109,7 +116,7 @@ def retry_call(
     retrying = Retrying(
         retry=retry_if_exception(matches),
         stop=ends,
-        wait=_waits(policy),
+        wait=_waits(policy, _predicate(queued)),
         before_sleep=announce,
         sleep=sleep,
         reraise=True,
@@ -130,12 +137,15 @@ def _predicate(on: Matcher) -> Callable[[BaseException], bool]:
     return on
 
 
-def _waits(policy: RetryPolicy) -> Callable[[RetryCallState], float]:
-    jitter = wait_random_exponential(multiplier=policy.min_wait_s, max=policy.max_wait_s)
+def _waits(policy: RetryPolicy, queued: Callable[[BaseException], bool]) -> Callable[[RetryCallState], float]:
+    usual = wait_random_exponential(multiplier=policy.min_wait_s, max=policy.max_wait_s)
+    short = wait_random_exponential(multiplier=policy.min_wait_s / 2**QUEUED_HALVINGS, max=policy.min_wait_s)
 
     def wait(state: RetryCallState) -> float:
-        asked: float = getattr(_error_of(state), "retry_after_s", None) or 0.0
-        return min(asked + jitter(state), policy.max_wait_s)
+        error = _error_of(state)
+        asked: float = getattr(error, "retry_after_s", None) or 0.0
+        soon = state.attempt_number <= policy.tries // 2 and queued(error)
+        return min(asked + (short if soon else usual)(state), policy.max_wait_s)
 
     return wait
 
@@ -146,16 +156,35 @@ def _error_of(state: RetryCallState) -> BaseException:
     return error
 
 
+class _Warnings:
+    """Leave to warn, once in a while in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next_at = 0.0
+
+    def take(self, now: float) -> bool:
+        with self._lock:
+            due = now >= self._next_at
+            if due:
+                self._next_at = now + SAID_EVERY_S
+            return due
+
+
+_warnings = _Warnings()
+
+
 def _say(details: RetryDetails) -> None:
-    if details.tries >= SAID_FROM_TRY:
-        logger.warning(
-            "%s: try %d failed after %.0f s (%s); again in %.1f s",
-            details.name,
-            details.tries,
-            details.elapsed_s,
-            details.caused_by,
-            details.wait_s,
-        )
+    warned = details.tries >= SAID_FROM_TRY and _warnings.take(time.monotonic())
+    logger.log(
+        logging.WARNING if warned else logging.DEBUG,
+        "%s: try %d failed after %.0f s (%s); again in %.1f s",
+        details.name,
+        details.tries,
+        details.elapsed_s,
+        details.caused_by,
+        details.wait_s,
+    )
     events.emit(
         "request.retried",
         request=details.name,

@@ -207,7 +207,7 @@ def test_commands_are_documented() -> None:
                 assert word in told, (name, word)
     for text, names in (
         (r"(.*) take `--json`", has["as_json"]),
-        (r"a\nlakehouse, (.*), take\s`-c FILE`", has["config"]),
+        (r"need\sa\slakehouse, (.*), take\s`-c FILE`", has["config"]),
     ):
         found = re.search(text, page)
         assert found

@@ -1,14 +1,18 @@
 """Retries end by tries and by time, wait with full jitter, and are said aloud."""
 
+import logging
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lakehouse_pipeline import retry
 from lakehouse_pipeline.errors import ConfigurationError, DataError, TransientError
 from lakehouse_pipeline.events import Event, subscribed
 from lakehouse_pipeline.retry import RetryDetails, RetryPolicy, retry_call
+
+LEVELS = ("DEBUG", "WARNING")
 
 
 class Clock:
@@ -141,13 +145,27 @@ def test_waits_are_jittered_within_the_policy(tries: int, lowest: float, more: f
     assert all(0 <= wait <= min(lowest * 2.0**n, policy.max_wait_s) + 1e-9 for n, wait in enumerate(clock.slept))
 
 
-def test_whoever_waits_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """One retry is everyday; from the third failure on every wait is warned of, with what went wrong."""
+def test_of_those_who_wait_one_is_warned(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One retry is everyday; from the third failure on one wait a minute is warned of, with what went wrong."""
+    monkeypatch.setattr(retry, "_warnings", retry._Warnings())
     clock = Clock()
-    retry_call(RetryPolicy(), failing(4), on=TransientError, name="put s3://raw/key", sleep=clock.sleep, clock=clock)
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [text.partition(" failed")[0] for text in said] == ["put s3://raw/key: try 3", "put s3://raw/key: try 4"]
-    assert "(no)" in said[0]
+    with caplog.at_level(logging.DEBUG, "lakehouse_pipeline.retry"):
+        for _ in range(9):
+            retry_call(RetryPolicy(), failing(4), on=TransientError, name="put s3://raw/key", sleep=clock.sleep)
+    said = {level: [each.getMessage() for each in caplog.records if each.levelname == level] for level in LEVELS}
+    assert [text.partition(" failed")[0] for text in said["WARNING"]] == ["put s3://raw/key: try 3"]
+    assert "(no)" in said["WARNING"][0]
+    assert len(said["DEBUG"]) == 9 * 4 - 1
+
+
+def test_a_queue_that_moves_shortens_waits() -> None:
+    """Errors that a queue takes care of wait little for half of the tries, then as all others."""
+    clock = Clock()
+    policy = RetryPolicy(tries=12, total_s=1e9, min_wait_s=1, max_wait_s=20)
+    retry_call(policy, failing(11), on=TransientError, name="x", queued=TransientError, sleep=clock.sleep, clock=clock)
+    assert all(wait <= 2.0**n / 16 for n, wait in enumerate(clock.slept[:4]))
+    assert all(wait <= 1 for wait in clock.slept[:6])
+    assert sum(clock.slept[6:]) > 6
 
 
 @pytest.mark.parametrize(("cap", "least", "most"), [(20.0, 7.0, 8.0), (3.0, 3.0, 3.0)], ids=["honoured", "capped"])

@@ -1,15 +1,15 @@
-"""Requests counted: how many were sent, sent again and throttled, and how many bytes they moved.
+"""Requests counted: how many were sent, sent again and throttled, what they moved, and how long they were held up.
 
 Counts are of one FileIO in one process; adding them up over tasks is the caller's.
 """
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """Counts at one moment.
+    """Counts at one moment, or of a span of time: those after it less those before it.
 
     Attributes:
         requests: sent to S3, those that failed included.
@@ -17,6 +17,8 @@ class RequestCounts:
         throttles: requests that the store answered with 503 SlowDown or its kin.
         bytes_sent: of bodies, each try counted.
         bytes_received: of bodies.
+        rate_wait_s: seconds that requests stood in rate control's queue, added up over threads.
+        retry_wait_s: seconds between a failure and the next try's turn, added up over threads.
     """
 
     requests: int = 0
@@ -24,6 +26,16 @@ class RequestCounts:
     throttles: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    rate_wait_s: float = 0.0
+    retry_wait_s: float = 0.0
+
+    def __add__(self, other: "RequestCounts") -> "RequestCounts":
+        """Add up, field by field."""
+        return RequestCounts(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, earlier: "RequestCounts") -> "RequestCounts":
+        """Give what came since `earlier`, field by field."""
+        return RequestCounts(*(mine - its for mine, its in zip(astuple(self), astuple(earlier), strict=True)))
 
 
 class RequestCounter:
@@ -34,26 +46,10 @@ class RequestCounter:
         self._lock = threading.Lock()
         self._counts = RequestCounts()
 
-    def add(
-        self,
-        *,
-        requests: int = 0,
-        retries: int = 0,
-        throttles: int = 0,
-        bytes_sent: int = 0,
-        bytes_received: int = 0,
-    ) -> None:
+    def add(self, more: RequestCounts) -> None:
         """Add to the counts, all at once."""
         with self._lock:
-            now = self._counts
-            self._counts = replace(
-                now,
-                requests=now.requests + requests,
-                retries=now.retries + retries,
-                throttles=now.throttles + throttles,
-                bytes_sent=now.bytes_sent + bytes_sent,
-                bytes_received=now.bytes_received + bytes_received,
-            )
+            self._counts += more
 
     def snapshot(self) -> RequestCounts:
         """Give the counts of this moment."""

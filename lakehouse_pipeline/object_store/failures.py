@@ -6,6 +6,8 @@ Messages name the verb, the URL and the store's code; never a header, a key or a
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore import exceptions as boto
@@ -13,7 +15,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.object_store.objects import PreconditionFailedError, RequestFailedError
+from lakehouse_pipeline.object_store.objects import NotSupportedError, PreconditionFailedError, RequestFailedError
 
 # botocore's own table (retries/standard.py), and what S3-compatible servers say instead.
 THROTTLES = frozenset(
@@ -31,11 +33,9 @@ CURABLE = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )  # fmt: skip
-CREDENTIALS = frozenset(
-    {
-        "AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
-    }
-)  # fmt: skip
+CREDENTIALS = frozenset({"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+SKEWED = "RequestTimeTooSkewed"  # beyond 15 minutes; botocore signs by this machine's clock and never corrects it
+NOT_IMPLEMENTED = "NotImplemented"
 # What is said of a session that has ended; SeaweedFS knows no expired keys, only unknown ones.
 EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"}
@@ -57,7 +57,7 @@ _NOT_CONFIGURATION = (
     ResponseParserError,  # a proxy's page instead of S3's XML
 )
 _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _REQUEST_TIMEOUT, _PRECONDITION, _RANGE = 400, 403, 404, 408, 412, 416
-_TOO_MANY, _SERVER_ERROR, _UNAVAILABLE = 429, 500, 503
+_TOO_MANY, _SERVER_ERROR, _NOT_SUPPORTED, _UNAVAILABLE = 429, 500, 501, 503
 
 
 @contextlib.contextmanager
@@ -68,7 +68,8 @@ def translated(verb: str, url: str) -> Iterator[None]:
         RequestFailedError: a throttle, a 5xx, a reset, a timeout, damaged bytes.
         PreconditionFailedError: 412; 416, as the object is then smaller than somebody believes.
         FileNotFoundError: 404; names the URL.
-        ConfigurationError: credentials, region, endpoint, or a request that the store does not take.
+        NotSupportedError: 501; the store lacks the verb.
+        ConfigurationError: credentials, region, endpoint, this machine's clock, or what the store does not take.
     """
     try:
         yield
@@ -104,6 +105,8 @@ def _answered(error: Any, verb: str, url: str) -> Exception:
 
 def _by_code(code: str, status: int, message: str, *, verb: str, url: str, headers: Mapping[str, str]) -> Exception:
     said = f"{verb} {url}: {status} {code}: {message}".rstrip(": ")
+    if status == _NOT_SUPPORTED or code == NOT_IMPLEMENTED:
+        return NotSupportedError(f"{said}; this store does not know the request")
     throttled = code in THROTTLES or status in (_TOO_MANY, _UNAVAILABLE)
     if throttled or code in CURABLE or status >= _SERVER_ERROR or status in (0, _REQUEST_TIMEOUT):
         return RequestFailedError(said, code=code, throttled=throttled, retry_after_s=_retry_after(headers))
@@ -111,24 +114,29 @@ def _by_code(code: str, status: int, message: str, *, verb: str, url: str, heade
         return PreconditionFailedError(said)
     if code in MISSING or status == _NOT_FOUND:
         return FileNotFoundError(errno.ENOENT, f"{verb}: no such object or bucket ({code})", url)
+    return ConfigurationError(f"{said}; {_way_out(code, status, message, headers)}")
+
+
+def _way_out(code: str, status: int, message: str, headers: Mapping[str, str]) -> str:
+    """Say what to do about an answer that no other try changes."""
+    if code == SKEWED:
+        return f"{_clock_off(headers)} Signatures hold for 15 minutes: set the clock (NTP)"
     if code in EXPIRED - CREDENTIALS:
-        return ConfigurationError(
-            f"{said}; check the credentials: their session has ended. Those of a catalog are renewed only if it names "
+        return (
+            "check the credentials: their session has ended. Those of a catalog are renewed only if it names "
             "client.refresh-credentials-endpoint, and those in s3.session-token not at all; boto3's chain renews its"
         )
     if code in CREDENTIALS or status == _FORBIDDEN:
-        return ConfigurationError(
-            f"{said}; check the credentials (s3.access-key-id, s3.secret-access-key, s3.session-token, or boto3's "
+        return (
+            "check the credentials (s3.access-key-id, s3.secret-access-key, s3.session-token, or boto3's "
             "chain), their rights on this bucket, and this machine's clock"
         )
     if _NOT_ENCRYPTED in message.lower():
-        way_out = (
+        return (
             "the object is not encrypted with the customer's key that goes with every request (s3.sse.type: custom). "
             "Encrypt it with the same key, or write the table with s3.sse.type: kms"
         )
-    else:
-        way_out = "check s3.endpoint, s3.region, the credentials and what the store supports"
-    return ConfigurationError(f"{said}; {way_out}")
+    return "check s3.endpoint, s3.region, the credentials and what the store supports"
 
 
 def _unanswered(error: Exception, verb: str, url: str) -> Exception:
@@ -142,6 +150,15 @@ def _unanswered(error: Exception, verb: str, url: str) -> Exception:
     if isinstance(error, (*_NOT_CONFIGURATION, HTTPError, ConnectionError, TimeoutError)):
         return RequestFailedError(f"{verb} {url}: {error}", code=type(error).__name__)
     return ConfigurationError(f"{verb} {url}: {error}; check the s3.* properties and the AWS profile")
+
+
+def _clock_off(headers: Mapping[str, str]) -> str:
+    """Say how far this machine's clock is from the store's, by the `Date` of its answer."""
+    try:
+        ahead_s = (datetime.now(UTC) - parsedate_to_datetime(headers["date"])).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        return "this machine's clock differs from the store's."
+    return f"this machine's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the store's."
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -16,7 +16,7 @@ from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter, RequestCounts
 from lakehouse_pipeline.object_store.local import LocalStore
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError, Store
+from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, OpenUpload, PreconditionFailedError, Store
 from lakehouse_pipeline.object_store.s3 import S3Store
 from lakehouse_pipeline.object_store.settings import read_settings
 from lakehouse_pipeline.object_store.spool import SpooledWriter
@@ -115,6 +115,41 @@ class LakehouseFileIO(FileIO):
             FileNotFoundError: there is no such bucket.
         """
         return self._store(url).put(url, body, if_absent=if_absent, if_match=if_match)
+
+    def copy(self, source: str, url: str, *, if_absent: bool = False) -> ObjectInfo:
+        """Write an object with the bytes of another of the same store, which sees to it: no byte passes through here.
+
+        Args:
+            source: what is copied, of at most 5 GB on S3.
+            url: the object; the folders above a file are made.
+            if_absent: only if there is no such object.
+
+        Raises:
+            FileNotFoundError: there is no source; names the URL.
+            PreconditionFailedError: there is an object, and it is none of this call's tries.
+            TransientError: as above, or the source changed meanwhile.
+            ConfigurationError: as above, or source and object are of different stores.
+        """
+        if self._store(source) is not self._store(url):
+            raise ConfigurationError(f"{source} and {url} are of different stores; read the one and write the other")
+        return self._store(url).copy(source, url, if_absent=if_absent)
+
+    def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+        """Go through the open multipart uploads of all objects whose URL begins with `prefix`.
+
+        Empty on a store that cannot list them (501), and for files, which have none.
+
+        Raises:
+            FileNotFoundError: there is no such bucket.
+        """
+        return self._store(prefix).list_uploads(prefix)
+
+    def abort_upload(self, url: str, upload: str) -> None:
+        """Drop an open multipart upload and its parts; one that is gone is fine.
+
+        A part that is on its way meanwhile may stay: abort again, until `list_uploads` is empty.
+        """
+        self._store(url).abort_upload(url, upload)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove an object; a missing one is fine."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, OpenUpload, PreconditionFailedError
 from lakehouse_pipeline.object_store.requests import Condition
 
 if TYPE_CHECKING:
@@ -71,6 +71,18 @@ class LocalStore:
         path = Path(_path(url))
         with _translated(url), _folders_said(url), _temporary(path, body) as temporary:
             return _link(temporary, path, url) if if_absent else _replace(temporary, path, url, condition)
+
+    def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
+        """Write a file with the bytes of another."""
+        with _translated(source), _OneVersion(source) as body:
+            return self.put(url, body, if_absent=if_absent, if_match=None)
+
+    def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:  # noqa: ARG002  # files have none
+        """Give nothing: a file is written at once."""
+        return iter(())
+
+    def abort_upload(self, url: str, upload: str) -> None:
+        """Do nothing."""
 
     def delete(self, url: str) -> None:
         """Remove a file, or do nothing; its folder stays."""

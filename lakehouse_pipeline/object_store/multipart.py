@@ -1,16 +1,19 @@
-"""Multipart uploads: parts sent one after another, each on its own tries, completed under the put's condition.
+"""Multipart uploads: parts sent side by side, each on its own tries, completed under the put's condition.
 
-Whatever fails, the upload is aborted: open parts are invisible to listings and billed. An answer lost while the upload
-was created, or a process killed, still leaks one.
+Whatever fails, the upload is aborted, after the last part's thread has ended: a part that comes later would stay. Open
+parts are invisible to listings and billed. An answer lost while the upload was created, or a process killed, still
+leaks one.
 """
 
 import logging
+import threading
 from typing import Any, BinaryIO
 
 from lakehouse_pipeline.errors import LakehouseError, TransientError
 from lakehouse_pipeline.object_store.objects import ObjectInfo, RequestFailedError
 from lakehouse_pipeline.object_store.puts import Put
 from lakehouse_pipeline.object_store.requests import S3Requests
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.object_store.tries import Tries
 
 logger = logging.getLogger(__name__)
@@ -18,40 +21,56 @@ logger = logging.getLogger(__name__)
 MOST_PARTS = 10_000  # S3's limit
 
 
-class MultipartUpload:
-    """One body on its way in parts; not shared between threads."""
+class Pieces:
+    """A body cut into parts; threads may take pieces at the same time."""
 
-    def __init__(
-        self, requests: S3Requests, tries: Tries, put: Put, *, body: BinaryIO, size: int, part_size_bytes: int
-    ) -> None:
-        """Upload `size` bytes of `body`, from its start, for `put`."""
+    def __init__(self, body: BinaryIO, size: int, piece_bytes: int) -> None:
+        """Cut `size` bytes of `body`, from its start, into pieces of at least `piece_bytes`."""
+        self._body, self.size = body, size
+        self._piece_bytes = max(piece_bytes, -(-size // MOST_PARTS))
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Give the number of pieces."""
+        return (self.size + self._piece_bytes - 1) // self._piece_bytes
+
+    def take(self, number: int) -> bytes:
+        """Read one piece, `number` from 1."""
+        with self._lock:
+            self._body.seek((number - 1) * self._piece_bytes)
+            return self._body.read(self._piece_bytes)
+
+
+class MultipartUpload:
+    """One body on its way in parts; as many parts are in memory as there are threads."""
+
+    def __init__(self, requests: S3Requests, tries: Tries, put: Put, pieces: Pieces, *, threads: int) -> None:
+        """Upload `pieces` for `put`, `threads` at a time."""
         self._requests = requests
         self._tries = tries
         self._put = put
-        self._body = body
-        self._size = size
-        self._part_size = max(part_size_bytes, -(-size // MOST_PARTS))
+        self._pieces = pieces
+        self._threads = threads
 
     def run(self) -> ObjectInfo:
         """Upload; begin again where the store has dropped the upload."""
         return self._tries.upload(self._put.url, self._once, on=_begins_again)
 
     def _once(self) -> ObjectInfo:
-        url = self._put.url
+        url, size = self._put.url, self._pieces.size
         upload = self._tries.request("create upload", url, lambda: self._requests.create_upload(url, self._put.nonce))
         try:
-            parts = [self._part(upload, number) for number in range(1, -(-self._size // self._part_size) + 1)]
+            numbers = range(1, len(self._pieces) + 1)
+            parts = side_by_side(lambda number: self._part(upload, number), numbers, self._threads)
             return self._tries.request(
-                "complete upload", url, lambda: self._put.complete(upload, parts, self._size), on=_curable_here
+                "complete upload", url, lambda: self._put.complete(upload, parts, size), on=_curable_here
             )
         except BaseException:
             self._abort(upload)
             raise
 
     def _part(self, upload: str, number: int) -> dict[str, Any]:
-        url = self._put.url
-        self._body.seek((number - 1) * self._part_size)
-        body = self._body.read(self._part_size)
+        url, body = self._put.url, self._pieces.take(number)
         return self._tries.request(
             "put part", url, lambda: self._requests.put_part(url, upload, number, body), on=_curable_here
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from lakehouse_pipeline.errors import LakehouseError, TransientError
+from lakehouse_pipeline.errors import ConfigurationError, LakehouseError, TransientError
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,25 @@ class Content:
     body: bytes
     info: ObjectInfo
     answered: datetime
+
+
+@dataclass(frozen=True)
+class OpenUpload:
+    """A multipart upload that is neither completed nor aborted: listings do not show it, and its parts are billed.
+
+    Attributes:
+        url: the object that it would become.
+        upload: its id.
+        begun: aware, UTC.
+    """
+
+    url: str
+    upload: str
+    begun: datetime
+
+
+class NotSupportedError(ConfigurationError):
+    """The store lacks the verb (501)."""
 
 
 class PreconditionFailedError(LakehouseError):
@@ -96,6 +115,15 @@ class Store(Protocol):
 
     def put(self, url: str, body: bytes | BinaryIO, *, if_absent: bool, if_match: str | None) -> ObjectInfo:
         """Write a whole object."""
+
+    def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
+        """Write an object with the bytes of another."""
+
+    def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+        """Go through the open multipart uploads of all objects whose URL begins with `prefix`."""
+
+    def abort_upload(self, url: str, upload: str) -> None:
+        """Drop an open multipart upload, or do nothing."""
 
     def delete(self, url: str) -> None:
         """Remove an object, or do nothing."""

@@ -19,9 +19,7 @@ WITHOUT_EFFECT = (
     "s3.crt.",
     "s3.delete.batch-size",
     "s3.delete.num-threads",
-    "s3.multipart.num-threads",
     "s3.preload-client-enabled",
-    "s3.read.num-threads",
     "s3.resolve-region",
     "s3.staging-dir",  # Python's own temporary folder, TMPDIR
     "s3.use-arn-region-enabled",  # boto3's default

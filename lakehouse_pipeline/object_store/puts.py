@@ -1,7 +1,8 @@
 """One put, from its first try to its decision.
 
 A conditional put whose answer was lost may have landed: the next try then meets its own object and is refused. Every
-put therefore carries a nonce, and a refusal after an unknown try is settled by reading the nonce of what stands there.
+put therefore carries a nonce, and a refusal after an unknown try is settled by the nonce and size of what stands there.
+(Its bytes need no second look: each body went with its checksum, by which the store took or refused it.)
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,31 +30,39 @@ class Put:
 
     def whole(self, body: bytes | BinaryIO, size: int) -> ObjectInfo:
         """Try it once as one PUT."""
-        return self._decided(lambda: self._requests.put(self.url, body, size, self.nonce, self._condition))
+        return self._decided(size, lambda: self._requests.put(self.url, body, size, self.nonce, self._condition))
 
     def complete(self, upload: str, parts: Iterable[Mapping[str, Any]], size: int) -> ObjectInfo:
         """Try once to make uploaded parts the object."""
-        return self._decided(lambda: self._requests.complete_upload(self.url, upload, parts, size, self._condition))
+        return self._decided(
+            size, lambda: self._requests.complete_upload(self.url, upload, parts, size, self._condition)
+        )
 
-    def _decided(self, send: Callable[[], ObjectInfo]) -> ObjectInfo:
+    def copied(self, source: ObjectInfo) -> ObjectInfo:
+        """Try it once as a copy of this version of another object."""
+        return self._decided(
+            source.size, lambda: self._requests.copy(source, self.url, self.nonce, if_absent=self._condition.if_absent)
+        )
+
+    def _decided(self, size: int, send: Callable[[], ObjectInfo]) -> ObjectInfo:
         try:
             return send()
         except PreconditionFailedError as refusal:
-            return self._landed_earlier(refusal)
+            return self._landed_earlier(size, refusal)
         except RequestFailedError as failure:
             if failure.code == "NoSuchUpload":  # also the answer to a second complete
-                return self._landed_earlier(failure)
+                return self._landed_earlier(size, failure)
             self._maybe_landed = True
             raise
 
-    def _landed_earlier(self, refusal: PreconditionFailedError | RequestFailedError) -> ObjectInfo:
+    def _landed_earlier(self, size: int, refusal: PreconditionFailedError | RequestFailedError) -> ObjectInfo:
         if not self._maybe_landed:
             raise refusal
         try:
             info, nonce = self._requests.head(self.url)
         except FileNotFoundError:
             nonce = None
-        if nonce == self.nonce:
+        if nonce == self.nonce and info.size == size:
             return info
         if isinstance(refusal, PreconditionFailedError):
             refusal.maybe_landed = True

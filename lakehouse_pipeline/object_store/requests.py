@@ -9,14 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from botocore.exceptions import ClientError
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.object_store.counts import RequestCounter
+from lakehouse_pipeline.object_store.counts import RequestCounter, RequestCounts
 from lakehouse_pipeline.object_store.failures import is_forbidden, maybe_expired, refused, translated
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError, RequestFailedError
+from lakehouse_pipeline.object_store.objects import (
+    Content,
+    ObjectInfo,
+    OpenUpload,
+    PreconditionFailedError,
+    RequestFailedError,
+)
 from lakehouse_pipeline.object_store.options import ObjectOptions
 
 NONCE = "lakehouse-nonce"  # S3 user metadata: which call wrote this object
@@ -62,6 +68,19 @@ class ListPage:
 
     objects: tuple[ObjectInfo, ...]
     following: str | None
+
+
+@dataclass(frozen=True)
+class UploadsPage:
+    """One page of open multipart uploads.
+
+    Attributes:
+        uploads: in the store's order.
+        following: key and upload id after which the next page begins, None at the end.
+    """
+
+    uploads: tuple[OpenUpload, ...]
+    following: tuple[str, str] | None
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -112,8 +131,10 @@ class S3Requests:
         answer = self._send("head_object", url)
         return _info(url, answer), answer.get("Metadata", {}).get(NONCE)
 
-    def get(self, url: str, *, span: range | None = None, etag: str | None = None) -> Content:
-        """Read an object, or the bytes of `span` of it; `info.size` is the whole object's."""
+    def get(
+        self, url: str, *, span: range | None = None, etag: str | None = None, at_most: int | None = None
+    ) -> Content:
+        """Read an object, the bytes of `span` of it, or its first `at_most` ones; `info.size` is the whole object's."""
         parameters = {"Range": f"bytes={span.start}-{span.stop - 1}"} if span is not None else {}
         if etag is not None:
             parameters["IfMatch"] = _quoted(etag)
@@ -122,16 +143,16 @@ class S3Requests:
             translated("get_object", url),
             contextlib.closing(answer["Body"]) as stream,
         ):  # `with` itself skips its checks
-            body: bytes = stream.read()
-        self._counter.add(bytes_received=len(body))
+            body = _read(stream, int(answer.get("ContentLength", 0)), at_most)
+        self._counter.add(RequestCounts(bytes_received=len(body)))
         whole = answer.get("ContentRange", "").rpartition("/")[2]
-        size = int(whole) if whole.isdigit() else len(body)
+        size = int(whole) if whole.isdigit() else int(answer.get("ContentLength", len(body)))
         return Content(body, _info(url, {**answer, "ContentLength": size}), _answered(answer))
 
     def list_page(self, prefix: str, token: str | None) -> ListPage:
         """List up to 1,000 objects whose URL begins with `prefix`."""
         bucket, start = split_url(prefix)
-        root = prefix[: len(prefix) - len(start)] if start else f"{prefix.rstrip('/')}/"
+        root = _root_of(prefix, start)
         parameters = {"ContinuationToken": token} if token else {}
         with translated("list_objects_v2", prefix):
             answer = self._call("list_objects_v2", {"Bucket": bucket, "Prefix": start, **parameters})
@@ -146,12 +167,31 @@ class S3Requests:
         """
         if not isinstance(body, bytes):
             body.seek(0)
-        self._counter.add(bytes_sent=size)
+        self._counter.add(RequestCounts(bytes_sent=size))
         with _missing_is_refused(condition):
             answer = self._send(
                 "put_object", url, Body=body, ContentLength=size, Metadata={NONCE: nonce}, **condition.parameters()
             )
         return ObjectInfo(url, size, _unquoted(_etag(answer, url)), _answered(answer))
+
+    def copy(self, source: ObjectInfo, url: str, nonce: str, *, if_absent: bool) -> ObjectInfo:
+        """Write an object with the bytes of this version of another.
+
+        Raises:
+            PreconditionFailedError: there is an object at `url`, or the source is another version by now.
+        """
+        bucket, key = split_url(source.url)
+        answer = self._send(
+            "copy_object",
+            url,
+            CopySource={"Bucket": bucket, "Key": key},
+            CopySourceIfMatch=_quoted(source.etag),
+            MetadataDirective="REPLACE",  # with the nonce; what we write has no other metadata
+            Metadata={NONCE: nonce},
+            **Condition(if_absent=if_absent).parameters(),
+        )
+        etag = _unquoted(_etag(answer.get("CopyObjectResult", {}), url))
+        return ObjectInfo(url, source.size, etag, _answered(answer))
 
     def delete(self, url: str) -> None:
         """Remove an object; a missing one is fine."""
@@ -172,12 +212,14 @@ class S3Requests:
 
     def create_upload(self, url: str, nonce: str) -> str:
         """Begin a multipart upload and give its id."""
-        upload: str = self._send("create_multipart_upload", url, Metadata={NONCE: nonce})["UploadId"]
+        # S3 refuses parts with a checksum that was not announced here.
+        answer = self._send("create_multipart_upload", url, Metadata={NONCE: nonce}, ChecksumAlgorithm="CRC32")
+        upload: str = answer["UploadId"]
         return upload
 
     def put_part(self, url: str, upload: str, number: int, body: bytes) -> dict[str, Any]:
         """Send one part, `number` from 1; give what completing needs to know of it."""
-        self._counter.add(bytes_sent=len(body))
+        self._counter.add(RequestCounts(bytes_sent=len(body)))
         answer = self._send("upload_part", url, UploadId=upload, PartNumber=number, Body=body)
         checksums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
         return {"PartNumber": number, "ETag": _etag(answer, url), **checksums}
@@ -209,6 +251,21 @@ class S3Requests:
             if error.code != "NoSuchUpload":
                 raise
 
+    def uploads_page(self, prefix: str, marker: tuple[str, str] | None) -> UploadsPage:
+        """List up to 1,000 open uploads of objects whose URL begins with `prefix`."""
+        bucket, start = split_url(prefix)
+        root = _root_of(prefix, start)
+        parameters = dict(zip(("KeyMarker", "UploadIdMarker"), marker, strict=True)) if marker else {}
+        with translated("list_multipart_uploads", prefix):
+            answer = self._call("list_multipart_uploads", {"Bucket": bucket, "Prefix": start, **parameters})
+        uploads = tuple(
+            OpenUpload(root + found["Key"], found["UploadId"], found["Initiated"].astimezone(UTC))
+            for found in answer.get("Uploads", ())
+            if found["Key"].startswith(start)  # not every server minds the prefix
+        )
+        following = (answer.get("NextKeyMarker", ""), answer.get("NextUploadIdMarker", ""))
+        return UploadsPage(uploads, following if answer.get("IsTruncated") and any(following) else None)
+
     def _send(self, verb: str, url: str, **parameters: Any) -> Mapping[str, Any]:
         bucket, key = split_url(url)
         with translated(verb, url):
@@ -228,7 +285,7 @@ class S3Requests:
         return self._sent(access, verb, asked)
 
     def _sent(self, access: Access, verb: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._counter.add(requests=1)
+        self._counter.add(RequestCounts(requests=1))
         answer: Mapping[str, Any] = getattr(access.client(), verb)(**asked)
         return answer
 
@@ -242,6 +299,21 @@ def _missing_is_refused(condition: Condition) -> Iterator[None]:
         if condition.if_match is None:
             raise
         raise PreconditionFailedError(f"{error.filename}: if_match met no object") from error
+
+
+def _read(stream: Any, length: int, at_most: int | None) -> bytes:
+    """Read a body: whole, which checks its length and checksum, or the beginning of a longer one."""
+    if at_most is None or length <= at_most:
+        return cast("bytes", stream.read())
+    body: bytes = stream.read(at_most)
+    if len(body) < at_most:
+        raise ConnectionError(f"the body ended after {len(body)} of {length} bytes")
+    return body
+
+
+def _root_of(prefix: str, start: str) -> str:
+    """Give what stands before the keys in a listing's URLs."""
+    return prefix[: len(prefix) - len(start)] if start else f"{prefix.rstrip('/')}/"
 
 
 def _info(url: str, told: Mapping[str, Any]) -> ObjectInfo:

@@ -3,7 +3,9 @@
 Which request means what is `requests`' and `failures`'; how often it is tried is `tries`'.
 """
 
+import contextlib
 import io
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,13 +14,32 @@ from typing import BinaryIO, cast
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter
-from lakehouse_pipeline.object_store.multipart import MultipartUpload
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.object_store.lanes import process_lanes
+from lakehouse_pipeline.object_store.multipart import MultipartUpload, Pieces
+from lakehouse_pipeline.object_store.objects import (
+    Content,
+    NotSupportedError,
+    ObjectInfo,
+    OpenUpload,
+    PreconditionFailedError,
+)
 from lakehouse_pipeline.object_store.puts import Put
 from lakehouse_pipeline.object_store.ranges import RangeReader
-from lakehouse_pipeline.object_store.requests import DELETE_PAGE_KEYS, Condition, ListPage, S3Requests, split_url
+from lakehouse_pipeline.object_store.requests import (
+    DELETE_PAGE_KEYS,
+    Condition,
+    ListPage,
+    S3Requests,
+    UploadsPage,
+    split_url,
+)
 from lakehouse_pipeline.object_store.settings import S3Settings
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.object_store.tries import Tries
+
+RANGE_BYTES = 32 * 1024 * 1024  # one connection of S3 gives about 100 MB/s: from here on several pay
+
+logger = logging.getLogger(__name__)
 
 
 class S3Store:
@@ -28,7 +49,7 @@ class S3Store:
         """Reach S3 as `settings` say; count in `counter`."""
         self._settings = settings
         self._requests = S3Requests(lambda: s3_access(settings.connection), counter, settings.options)
-        self._tries = Tries(settings.policy, counter)
+        self._tries = Tries(settings.policy, counter, process_lanes, settings.connection.endpoint or "")
 
     def head(self, url: str) -> ObjectInfo | None:
         """Describe an object, or None."""
@@ -46,8 +67,16 @@ class S3Store:
             yield from page.objects
 
     def get(self, url: str) -> Content:
-        """Read a whole object in one request."""
-        return self._tries.request("get", url, lambda: self._requests.get(url))
+        """Read a whole object: in one request, or a large one by ranges that are read side by side."""
+        first = self._tries.request("get", url, lambda: self._requests.get(url, at_most=RANGE_BYTES))
+        info, found = first.info, len(first.body)
+        if found == info.size:
+            return first
+        spans = [range(at, min(info.size, at + RANGE_BYTES)) for at in range(found, info.size, RANGE_BYTES)]
+        read = self._one_version(url, info.etag, info.size)
+        return Content(
+            first.body + b"".join(side_by_side(read, spans, self._settings.read_threads)), info, first.answered
+        )
 
     def open_read(self, url: str, *, etag: str | None, size: int | None) -> BinaryIO:
         """Open for seeking and reading; a request is sent now only if the size is not known."""
@@ -65,10 +94,37 @@ class S3Store:
         if size < self._settings.multipart_threshold_bytes:
             return self._tries.request("put", url, lambda: put.whole(body, size))
         source = io.BytesIO(body) if isinstance(body, bytes) else body
-        part_size = self._settings.part_size_bytes
-        return MultipartUpload(
-            self._requests, self._tries, put, body=source, size=size, part_size_bytes=part_size
-        ).run()
+        pieces = Pieces(source, size, self._settings.part_size_bytes)
+        return MultipartUpload(self._requests, self._tries, put, pieces, threads=self._settings.upload_threads).run()
+
+    def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
+        """Write an object with the bytes of another; the store copies the version that is met now."""
+        info = self._head(source)
+        put = Put(self._requests, url, uuid.uuid4().hex, Condition(if_absent))
+        try:
+            return self._tries.request("copy", url, lambda: put.copied(info))
+        except PreconditionFailedError as error:
+            if if_absent:
+                raise
+            raise _changed(source) from error
+
+    def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+        """Go through open uploads, a page of 1,000 per request."""
+        marker: tuple[str, str] | None = None
+        try:
+            while True:
+                page = self._uploads_page(prefix, marker)
+                yield from page.uploads
+                if page.following is None:
+                    return
+                marker = page.following
+        except NotSupportedError as error:
+            logger.warning("open uploads below %s are left to the store's lifecycle rule: %s", prefix, error)
+
+    def abort_upload(self, url: str, upload: str) -> None:
+        """Drop an open upload, or do nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            self._tries.request("abort upload of", url, lambda: self._requests.abort_upload(url, upload))
 
     def delete(self, url: str) -> None:
         """Remove an object, or do nothing."""
@@ -89,6 +145,9 @@ class S3Store:
     def _list_page(self, prefix: str, token: str | None) -> ListPage:
         return self._tries.request("list", prefix, lambda: self._requests.list_page(prefix, token))
 
+    def _uploads_page(self, prefix: str, marker: tuple[str, str] | None) -> UploadsPage:
+        return self._tries.request("list uploads of", prefix, lambda: self._requests.uploads_page(prefix, marker))
+
     def _delete_page(self, urls: list[str]) -> None:
         left = urls
 
@@ -100,7 +159,7 @@ class S3Store:
             for error in sorted(refused.values(), key=lambda error: isinstance(error, TransientError)):
                 raise error
 
-        self._tries.request("delete", urls[0], once)
+        self._tries.request("delete", urls[0], once, keys=lambda: left)
 
     def _one_version(self, url: str, etag: str | None, size: int) -> Callable[[range], bytes]:
         """Read ranges of the version `etag`; without one, of the version that the first read meets."""

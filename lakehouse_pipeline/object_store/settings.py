@@ -17,6 +17,8 @@ Addressing = Literal["auto", "path", "virtual"]
 MIB = 1024 * 1024
 PART_SIZE_BYTES = 32 * MIB  # Iceberg's S3FileIOProperties
 MULTIPART_THRESHOLD = 1.5  # times the part size; the same source
+UPLOAD_THREADS = 4  # of one upload; each holds a part in memory (Iceberg: a pool of as many threads as processors)
+READ_THREADS = 4  # of one `get` of a large object
 SMALLEST_PART_BYTES = 5 * MIB  # S3 refuses smaller parts, but for the last
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 60.0
@@ -87,6 +89,8 @@ class S3Settings:
         connection: where S3 is and who asks.
         part_size_bytes: of a multipart upload.
         multipart_threshold_bytes: objects of at least this size are uploaded in parts.
+        upload_threads: parts of one upload that are sent, and held in memory, at the same time.
+        read_threads: ranges of one large `get` that are read at the same time.
         policy: tries and waits of each request.
         options: encryption, ACL, storage class, tags, who pays.
     """
@@ -94,6 +98,8 @@ class S3Settings:
     connection: S3Connection = field(default_factory=S3Connection)
     part_size_bytes: int = PART_SIZE_BYTES
     multipart_threshold_bytes: int = int(PART_SIZE_BYTES * MULTIPART_THRESHOLD)
+    upload_threads: int = UPLOAD_THREADS
+    read_threads: int = READ_THREADS
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     options: ObjectOptions = field(default_factory=ObjectOptions)
 
@@ -102,7 +108,7 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
     """Read the properties of a catalog, table or FileIO.
 
     Beside Iceberg's names there are `s3.retry.total-timeout-ms`, the end of a request's retries by time,
-    `s3.max-connections`, `s3.ca-bundle` and `s3.requester-pays`.
+    `s3.max-connections`, `s3.read.num-threads`, `s3.ca-bundle` and `s3.requester-pays`.
 
     Raises:
         ConfigurationError: names every property that is wrong, half given or not supported, and every `s3.*` one that
@@ -111,10 +117,14 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
     reading = PropertyReading(properties)
     part_size = reading.number("s3.multipart.part-size-bytes", int, PART_SIZE_BYTES, SMALLEST_PART_BYTES)
     threshold = reading.number("s3.multipart.threshold", float, MULTIPART_THRESHOLD, 1.0)
+    upload_threads = reading.number("s3.multipart.num-threads", int, UPLOAD_THREADS, 1)
+    read_threads = reading.number("s3.read.num-threads", int, READ_THREADS, 1)
     settings = S3Settings(
-        connection=_connection(reading),
+        connection=_connection(reading, max(upload_threads, read_threads)),
         part_size_bytes=part_size,
         multipart_threshold_bytes=int(part_size * threshold),
+        upload_threads=upload_threads,
+        read_threads=read_threads,
         policy=_policy(reading),
         options=read_options(reading),
     )
@@ -122,7 +132,7 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
     return settings
 
 
-def _connection(reading: PropertyReading) -> S3Connection:
+def _connection(reading: PropertyReading, threads: int) -> S3Connection:
     endpoint = reading.text("s3.endpoint")
     vending = read_vending(reading)
     credentials, role = _credentials(reading), _role(reading)
@@ -135,7 +145,7 @@ def _connection(reading: PropertyReading) -> S3Connection:
         addressing=_addressing(reading, endpoint),
         connect_timeout_s=reading.number("s3.connect-timeout", float, CONNECT_TIMEOUT_S, 0.001),
         request_timeout_s=reading.number("s3.request-timeout", float, REQUEST_TIMEOUT_S, 0.001),
-        most_connections=reading.number("s3.max-connections", int, MOST_CONNECTIONS, 1),
+        most_connections=max(threads, reading.number("s3.max-connections", int, MOST_CONNECTIONS, 1)),
         proxy=reading.text("s3.proxy-uri"),
         ca_bundle=reading.text("s3.ca-bundle"),
         role=None if vending else role,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lakehouse_pipeline.object_store.lanes import _lanes_of
 from tests.object_store.scripted_s3 import ScriptedS3
 
 
@@ -17,6 +18,7 @@ def server() -> Iterator[ScriptedS3]:
 
 @pytest.fixture
 def s3(server: ScriptedS3) -> ScriptedS3:
-    """Give the server with an empty script."""
+    """Give the server with an empty script; no test is slowed by the throttles of another."""
+    _lanes_of.cache_clear()
     server.script, server.asked = [], []
     return server

@@ -128,7 +128,7 @@ class ScriptedS3:
                     self.connection.close()
 
             def say(self, answer: Answer) -> None:
-                self.send_response(answer.status)
+                (self.send_response_only if "Date" in answer.headers else self.send_response)(answer.status)
                 for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
                     self.send_header(name, value)
                 self.send_header("Connection", "close")
@@ -160,11 +160,13 @@ def body(content: bytes) -> Answer:
     return Answer(200, content, {"ETag": '"e1"', **LATE})
 
 
-def described(nonce: str) -> Answer:
+def described(nonce: str, size: int = 4) -> Answer:
     """Answer a HEAD with the nonce of whoever wrote the object."""
-    return Answer(headers={"ETag": '"e1"', "Content-Length": "4", "x-amz-meta-lakehouse-nonce": nonce, **LATE})
+    return Answer(headers={"ETag": '"e1"', "Content-Length": str(size), "x-amz-meta-lakehouse-nonce": nonce, **LATE})
 
 
 def own(asked: list[Asked]) -> Answer:
-    """Answer a HEAD with the nonce of the first put."""
-    return described(next(request.nonce for request in asked if "x-amz-meta-lakehouse-nonce" in request.headers))
+    """Answer a HEAD with nonce and size of the first put, or of the upload in parts."""
+    nonce = next(request.nonce for request in asked if "x-amz-meta-lakehouse-nonce" in request.headers)
+    bodies = {request.path: len(request.body) for request in asked if request.method == "PUT"}
+    return described(nonce, sum(bodies.values()))

@@ -242,6 +242,41 @@ def test_parts_become_one_object(file_io: LakehouseFileIO, root: str) -> None:
     assert file_io.put(root + "big", body[::-1], if_match=put.etag).etag != put.etag
 
 
+def test_a_copy_is_the_object(file_io: LakehouseFileIO, root: str) -> None:
+    """The bytes of the source, under odd names, too; the source stays, and the answer is what a HEAD says."""
+    source, target = root + ODD_KEYS[1], root + ODD_KEYS[3]
+    file_io.put(source, b"body")
+    copied = file_io.copy(source, target)
+    assert (file_io.get(target).body, file_io.get(source).body) == (b"body", b"body")
+    there = file_io.head(target)
+    assert there
+    assert (copied.url, copied.size, copied.etag) == (there.url, there.size, there.etag)
+
+
+def test_a_copy_onto_an_object_is_refused_where_asked(file_io: LakehouseFileIO, root: str) -> None:
+    """With `if_absent` what stands there stays; without, it is replaced."""
+    file_io.put(root + "source", b"new")
+    file_io.put(root + "target", b"old")
+    with pytest.raises(PreconditionFailedError):
+        file_io.copy(root + "source", root + "target", if_absent=True)
+    assert file_io.get(root + "target").body == b"old"
+    file_io.copy(root + "source", root + "target")
+    assert file_io.get(root + "target").body == b"new"
+
+
+def test_a_copy_of_nothing_is_said(file_io: LakehouseFileIO, root: str) -> None:
+    """A missing source raises FileNotFoundError with its URL."""
+    with pytest.raises(FileNotFoundError) as caught:
+        file_io.copy(root + "missing", root + "x")
+    assert caught.value.filename == root + "missing"
+
+
+def test_a_copy_between_stores_is_refused(seaweed: SeaweedServer, tmp_path: Path) -> None:
+    """No store can read another's objects."""
+    with pytest.raises(ConfigurationError, match="different stores"):
+        LakehouseFileIO(seaweed.s3_properties()).copy("s3://raw/x", f"file://{tmp_path}/x")
+
+
 def test_a_changed_object_is_not_opened_as_the_old_one(file_io: LakehouseFileIO, root: str) -> None:
     """Opening by an ETag that is gone raises a transient error with the URL, at once or at the first read."""
     url = root + "x"

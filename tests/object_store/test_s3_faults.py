@@ -1,9 +1,13 @@
 """Faults of S3, answer by answer: how many requests they cost, and what comes out in the end."""
 
 import base64
+import contextlib
 import logging
 import socket
 import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.events import Event, subscribed
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.object_store.objects import PreconditionFailedError, RequestFailedError
+from lakehouse_pipeline.object_store.objects import NotSupportedError, PreconditionFailedError, RequestFailedError
 from tests.object_store.scripted_s3 import (
     KEY_ID,
     LATE,
@@ -77,6 +81,51 @@ def test_what_no_retry_cures_costs_one_request(
     s3.script = [fault, STORED]
     with pytest.raises(kind, match=message):
         s3.file_io().put(URL, b"body", if_absent=True)
+    assert s3.methods == ["PUT"]
+
+
+VERBS: dict[str, Callable[[LakehouseFileIO], object]] = {
+    "head": lambda files: files.head(URL),
+    "get": lambda files: files.get(URL),
+    "list": lambda files: list(files.list_objects(URL)),
+    "delete": lambda files: files.delete(URL),
+    "delete-many": lambda files: files.delete_objects([URL]),
+    "uploads": lambda files: list(files.list_uploads(URL)),
+    "abort": lambda files: files.abort_upload(URL, "u1"),
+    "copy": lambda files: files.copy(URL, URL + "2"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+@pytest.mark.parametrize("fault", [error(503), error(500), RESET], ids=["bare-503", "bare-500", "reset"])
+def test_every_verb_is_tried_again(s3: ScriptedS3, verb: Callable[[LakehouseFileIO], object], fault: Answer) -> None:
+    """A throttle without a body (all that a HEAD has), a server error and a reset cost every verb one request."""
+    s3.script = [fault, error(403, "AccessDenied")]
+    with pytest.raises(ConfigurationError, match="check the credentials"):
+        verb(s3.file_io())
+    assert len(s3.asked) == 2
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_a_verb_that_the_store_lacks_is_not_tried_again(
+    s3: ScriptedS3, verb: Callable[[LakehouseFileIO], object]
+) -> None:
+    """501 is no failure of the moment, though a 5xx: it says so at once; open uploads are none then."""
+    s3.script = [error(501, "NotImplemented")]
+    with contextlib.suppress(NotSupportedError):
+        assert verb(s3.file_io()) == []
+    assert len(s3.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(20, r"1[12]\d\d s behind"), (-20, r"1[12]\d\d s ahead of")], ids=["behind", "ahead"]
+)
+def test_a_skewed_clock_is_named(s3: ScriptedS3, minutes: int, said: str) -> None:
+    """Botocore never corrects its clock, so no retry helps: the message has the difference, by the answer's Date."""
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=minutes), usegmt=True)
+    s3.script = [error(403, "RequestTimeTooSkewed", Date=date)]
+    with pytest.raises(ConfigurationError, match=f"this machine's clock is {said} the store's"):
+        s3.file_io().put(URL, b"body")
     assert s3.methods == ["PUT"]
 
 
@@ -187,6 +236,47 @@ def test_a_put_that_lost_unheard_is_refused(s3: ScriptedS3, condition: dict[str,
     assert s3.methods == ["PUT", "PUT", "HEAD"]
 
 
+def test_an_object_of_another_size_is_not_ours(s3: ScriptedS3) -> None:
+    """A nonce alone settles nothing: size has to fit, too."""
+    s3.script = [RESET, REFUSED, lambda asked: described(asked[0].nonce, 3)]
+    with pytest.raises(PreconditionFailedError):
+        s3.file_io().put(URL, b"body", if_absent=True)
+
+
+COPIED = Answer(200, b'<CopyObjectResult><ETag>"e2"</ETag></CopyObjectResult>')
+SOURCE = described("another")
+
+
+@pytest.mark.parametrize(
+    ("script", "methods"),
+    [
+        pytest.param([SOURCE, COPIED], "HEAD PUT", id="no-fault"),
+        pytest.param([SOURCE, SLOW_DOWN, COPIED], "HEAD PUT PUT", id="throttled"),
+        pytest.param(
+            [SOURCE, Answer(200, error(200, "SlowDown").body), COPIED], "HEAD PUT PUT", id="200-with-an-error"
+        ),
+        pytest.param(
+            [SOURCE, RESET, REFUSED, lambda asked: described(asked[1].nonce)], "HEAD PUT PUT HEAD", id="landed-unheard"
+        ),
+    ],
+)
+def test_a_copy_survives(s3: ScriptedS3, script: list[Scripted], methods: str) -> None:
+    """The store copies the version that the HEAD met, once, under the condition."""
+    s3.script = script
+    assert s3.file_io().copy(URL, URL + "2", if_absent=True).size == 4
+    assert " ".join(s3.methods) == methods
+    sent = s3.asked[1].headers
+    assert (sent["x-amz-copy-source"], sent["x-amz-copy-source-if-match"]) == ("bucket/folder/x", '"e1"')
+    assert (sent["if-none-match"], sent["x-amz-metadata-directive"]) == ("*", "REPLACE")
+
+
+def test_a_source_that_changed_is_transient(s3: ScriptedS3) -> None:
+    """Between HEAD and copy the source was replaced: no mix of both, and no refusal of the target."""
+    s3.script = [SOURCE, REFUSED]
+    with pytest.raises(TransientError, match="is not the version"):
+        s3.file_io().copy(URL, URL + "2")
+
+
 def test_settling_survives_a_throttle(s3: ScriptedS3) -> None:
     """If the HEAD that settles fails, put and HEAD are tried again."""
     s3.script = [RESET, REFUSED, SLOW_DOWN, REFUSED, own]
@@ -242,6 +332,7 @@ COMPLETED = Answer(200, b'<CompleteMultipartUploadResult><ETag>"e1-2"</ETag></Co
 GONE, ABORTED = error(404, "NoSuchUpload"), Answer(204)
 CONFLICT = error(409, "ConditionalRequestConflict")
 BODY = bytes(range(256)) * (6 * MIB // 256)
+ONE_BY_ONE = {"s3.multipart.num-threads": "1"}  # a script has an order
 
 
 def steps(s3: ScriptedS3) -> list[str]:
@@ -293,14 +384,14 @@ def steps(s3: ScriptedS3) -> list[str]:
 def test_an_upload_in_parts_survives(s3: ScriptedS3, script: list[Scripted], expected: str) -> None:
     """Each fault costs what it must: one part, one complete, or the upload."""
     s3.script = script
-    s3.file_io().put(URL, BODY, if_absent=True)
+    s3.file_io(**ONE_BY_ONE).put(URL, BODY, if_absent=True)
     assert " ".join(steps(s3)) == expected
 
 
 def test_parts_are_the_body_and_the_last_request_has_the_condition(s3: ScriptedS3) -> None:
     """Parts of 5 MiB in order; the nonce goes with the creation, the condition with the completion."""
     s3.script = [CREATED, STORED, STORED, COMPLETED]
-    assert s3.file_io().put(URL, BODY, if_match="e0").etag == "e1-2"
+    assert s3.file_io(**ONE_BY_ONE).put(URL, BODY, if_match="e0").etag == "e1-2"
     create, first, second, complete = s3.asked
     assert (first.body + second.body, len(first.body)) == (BODY, 5 * MIB)
     assert len(create.nonce) == 32
@@ -337,7 +428,7 @@ def test_an_upload_that_fails_is_aborted(
     """Whatever ends an upload, its parts do not stay open."""
     s3.script = script
     with pytest.raises(kind):
-        s3.file_io(**{"s3.retry.num-retries": "1"}).put(URL, BODY, if_absent=True)
+        s3.file_io(**ONE_BY_ONE, **{"s3.retry.num-retries": "1"}).put(URL, BODY, if_absent=True)
     assert " ".join(steps(s3)) == expected
 
 
@@ -345,7 +436,7 @@ def test_an_abort_that_fails_hides_nothing(s3: ScriptedS3, caplog: pytest.LogCap
     """The first failure comes out; the log names the upload that is left open."""
     s3.script = [CREATED, error(403, "AccessDenied"), SLOW_DOWN]
     with caplog.at_level(logging.WARNING), pytest.raises(ConfigurationError, match="upload_part"):
-        s3.file_io(**{"s3.retry.num-retries": "0"}).put(URL, BODY)
+        s3.file_io(**ONE_BY_ONE, **{"s3.retry.num-retries": "0"}).put(URL, BODY)
     assert f"upload u1 of {URL} is left open" in caplog.text
 
 
@@ -368,6 +459,46 @@ def test_a_key_that_must_not_be_deleted_ends_the_batch(s3: ScriptedS3) -> None:
     s3.script = [refusals(a="SlowDown", b="AccessDenied")]
     with pytest.raises(ConfigurationError, match="s3://bucket/b"):
         s3.file_io().delete_objects([f"s3://bucket/{key}" for key in "ab"])
+
+
+def test_a_batch_that_fails_as_a_whole_is_sent_again(s3: ScriptedS3) -> None:
+    """A 200 whose body is an error deletes nothing."""
+    s3.script = [Answer(200, error(200, "InternalError").body), refusals()]
+    s3.file_io().delete_objects([f"s3://bucket/{key}" for key in "abc"])
+    assert [asked.body.count(b"<Key>") for asked in s3.asked] == [3, 3]
+
+
+def test_a_batch_has_250_keys(s3: ScriptedS3) -> None:
+    """Each key counts as a write, so pages are small."""
+    s3.script = [refusals()] * 3
+    s3.file_io().delete_objects([f"s3://bucket/{number}" for number in range(600)])
+    assert [asked.body.count(b"<Key>") for asked in s3.asked] == [250, 250, 100]
+
+
+def test_open_uploads_are_listed_page_by_page(s3: ScriptedS3) -> None:
+    """The next page begins after key and id of the last one; keys outside of the prefix are left out."""
+
+    def page(*keys: str, more: bool) -> Answer:
+        found = "".join(
+            f"<Upload><Key>{key}</Key><UploadId>id-{key}</UploadId><Initiated>2013-01-01T10:00:00.000Z</Initiated></Upload>"
+            for key in keys
+        )
+        following = f"<NextKeyMarker>{keys[-1]}</NextKeyMarker><NextUploadIdMarker>id-{keys[-1]}</NextUploadIdMarker>"
+        told = f"<IsTruncated>{str(more).lower()}</IsTruncated>{following if more else ''}"
+        return Answer(200, f"<ListMultipartUploadsResult>{told}{found}</ListMultipartUploadsResult>".encode())
+
+    s3.script = [page("f/a", "f/b", more=True), SLOW_DOWN, page("f/c", "other", more=False)]
+    found = list(s3.file_io().list_uploads("s3://bucket/f/"))
+    assert [(each.url, each.upload) for each in found] == [(f"s3://bucket/f/{key}", f"id-f/{key}") for key in "abc"]
+    assert found[0].begun == datetime(2013, 1, 1, 10, tzinfo=UTC)
+    assert ["key-marker=f%2Fb" in asked.path for asked in s3.asked] == [False, True, True]
+
+
+def test_an_upload_that_is_gone_is_aborted(s3: ScriptedS3) -> None:
+    """A second abort is fine."""
+    s3.script = [GONE]
+    s3.file_io().abort_upload(URL, "u1")
+    assert s3.methods == ["DELETE"]
 
 
 def test_a_listing_goes_on_where_it_was(s3: ScriptedS3) -> None:

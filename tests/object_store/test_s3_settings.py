@@ -42,6 +42,8 @@ def test_all_properties_are_read() -> None:
             "s3.role-session-name": "backfill",
             "s3.multipart.part-size-bytes": str(8 * MIB),
             "s3.multipart.threshold": "2",
+            "s3.multipart.num-threads": "3",
+            "s3.read.num-threads": "2",
             "s3.retry.num-retries": "4",
             "s3.retry.total-timeout-ms": "30000",
             "s3.retry.min-wait-ms": "10",
@@ -65,8 +67,16 @@ def test_all_properties_are_read() -> None:
         ),
         part_size_bytes=8 * MIB,
         multipart_threshold_bytes=16 * MIB,
+        upload_threads=3,
+        read_threads=2,
         policy=RetryPolicy(tries=5, total_s=30, min_wait_s=0.01, max_wait_s=0.2),
     )
+
+
+def test_there_are_connections_for_all_threads() -> None:
+    """Threads of one upload never wait for a connection, however few are asked for."""
+    found = read_settings({"s3.max-connections": "2", "s3.multipart.num-threads": "8", "s3.read.num-threads": "16"})
+    assert found.connection.most_connections == 16
 
 
 @pytest.mark.parametrize(
