@@ -11,6 +11,7 @@ from lakehouse_pipeline.cli import main
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.iceberg import commit as commit_loop
 from lakehouse_pipeline.ledger import leases
+from lakehouse_pipeline.retry import RetryPolicy
 from tests.projects import HOUR, NEXT, Project, row, strays
 
 
@@ -30,7 +31,7 @@ def sealed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.run(NEXT)
     project.land(HOUR, [row(HOUR, 1), row(HOUR, 2)])
     with monkeypatch.context() as patched:
-        patched.setattr(commit_loop, "COMMIT_RETRIES", commit_loop.RetryPolicy(1, 1, 0, 0))
+        patched.setattr(commit_loop, "COMMIT_RETRIES", RetryPolicy(1, 1, 0, 0))
         patched.setattr(commit_loop, "build_replacement", away)
         with pytest.raises(TransientError):
             project.run()
@@ -67,16 +68,18 @@ def test_what_a_run_holds_is_left_to_it(sealed: Project, monkeypatch: pytest.Mon
     assert (refused.exit_code, "is held by run run" in refused.output) == (3, True)
 
 
-def test_missing_files_are_not_committed(sealed: Project) -> None:
+def test_missing_files_are_not_committed(sealed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that somebody removed since, or cut, are named; the table stays as it is, and the hour can run again."""
     (data,) = [name for name in sealed.files() if f"at_hour={HOUR[:13]}" in name]
     root = sealed.folder / "warehouse/lake/events/data"
     Path(root / data).write_bytes(b"PAR1")
+    attempt = sealed.record().attempt
+    assert attempt is not None
     done = command(sealed, "commit")
     assert (done.exit_code, "1 of its files are gone or changed" in done.output) == (1, True)
     assert sealed.ids(HOUR) == []
     monkeypatch.setattr("lakehouse_pipeline.backfill.close.LEASE", leases.LEASE)
-    assert sealed.run().attempt != before
+    assert sealed.run().attempt != attempt.id
     assert sealed.ids(HOUR) == [1, 2]
     close_attempts(sealed.table, lambda _run_id: True, grace=-leases.LEASE)
     assert strays(sealed.table) == set()

@@ -73,6 +73,10 @@ def remove_files(table: HourlyTable, marker: Marker, *, final: bool = True) -> i
     if not reached:
         found += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
     files.delete_objects(found)
+    # Open uploads are few, and names are spread over all of the key space: one listing of theirs, not one by name.
+    for upload in files.list_uploads(names.data_folder):
+        if f"-{attempt.id}-" in upload.url:
+            files.abort_upload(upload.url, upload.upload)
     if final:
         table.withdraw_claims(hour, attempt.id)  # last: until then they say where the files are
     logger.info("%s: removed %d files of attempt %s", hour, len(found), attempt.id)

@@ -60,6 +60,11 @@ class AttemptFiles:
             ):
                 yield self._files(bucket, path)
 
+    @property
+    def data_folder(self) -> str:
+        """Where all data files of the table go, of whatever attempt."""
+        return f"{self.target.locations.data_path}/"
+
     def commits(self, epoch: int) -> Iterator[Row]:
         """Name what commits and fences wrote, by all holders up to the one of an epoch."""
         places = max(len(self.attempt.bases) + 1, FENCES)
