@@ -27,10 +27,12 @@ from lakehouse_pipeline.iceberg.data_files import (
     BUCKET,
     WRITTEN,
     WrittenFile,
+    requests_sent,
     write_batches,
     written_files,
 )
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
+from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.splits import balance
 
@@ -46,12 +48,14 @@ class Etl:
         files: by name.
         rows_read: good rows of the hour that the readers gave; None where the engine found that it need not read them.
         left: rows that were left to other hours; None as above.
+        requests: what the engine's tasks sent to S3, as far as they came to their end.
         rejected: bad rows, and rows of other hours, that were kept aside.
     """
 
     files: list[WrittenFile]
     rows_read: int | None
     left: int | None
+    requests: RequestCounts
     rejected: int = 0
 
 
@@ -92,7 +96,12 @@ def run_etl(
             with arranged(session, spec, plan, files, columns=columns, aside=aside, buckets=buckets) as ready:
                 written = write(ready.frame, target)
                 counts = ready.counts()
-            etl = Etl(written, counts.rows if counts else None, counts.left if counts else None)
+            etl = Etl(
+                written_files(written),
+                counts.rows if counts else None,
+                counts.left if counts else None,
+                requests_sent(written) + (counts.requests if counts else NO_REQUESTS),
+            )
     rejecting = "reject" in (spec.source.bad_rows, spec.other_hours)
     return replace(
         etl,
@@ -101,10 +110,11 @@ def run_etl(
     )
 
 
-def write(frame: DataFrame, target: WriteTarget) -> list[WrittenFile]:
-    """Run a frame's plan: every task writes its buckets and gives back what they became."""
+def write(frame: DataFrame, target: WriteTarget) -> list[pa.RecordBatch]:
+    """Run a frame's plan: every task writes its buckets and gives back what they became, as `WRITTEN`."""
     written = map_in_arrow(frame, partial(write_batches, target), spark_schema(WRITTEN))
-    return written_files(written.toArrow().to_batches())
+    batches: list[pa.RecordBatch] = written.toArrow().to_batches()
+    return batches
 
 
 def is_direct(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
@@ -135,8 +145,9 @@ def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target:
         yield pa.record_batch([pa.array([v], f.type) for v, f in zip(values, COPIED, strict=True)], COPIED)
 
     gathered = run_tasks(session, len(tasks), copy, COPIED).toArrow()
-    named = gathered.filter(gathered.column("path").is_valid()).drop_columns([ROWS_READ, LEFT])
-    return Etl(written_files(named.to_batches()), _total(gathered, ROWS_READ), _total(gathered, LEFT))
+    batches = gathered.to_batches()
+    rows_read, left = _total(gathered, ROWS_READ), _total(gathered, LEFT)
+    return Etl(written_files(batches), rows_read, left, requests_sent(batches))
 
 
 def in_bucket(batches: Iterable[pa.RecordBatch], bucket: int) -> Iterator[pa.RecordBatch]:

@@ -35,6 +35,7 @@ from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.leases import LEASE, Renewal
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Seal, new_attempt_id
+from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts, process_counts
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class HourResult:
         location: of the table.
         source: fingerprint of the hour's objects.
         seconds: by stage.
+        requests: sent to S3 for the hour, by this process and by tasks.
         sample_keys: some of the files; none for a hour that was not written now.
         checks: what was checked before the seal; none for an hour that was not written now.
     """
@@ -88,6 +90,7 @@ class HourResult:
     location: str
     source: str
     seconds: Mapping[str, float]
+    requests: RequestCounts = NO_REQUESTS
     sample_keys: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
 
@@ -130,10 +133,10 @@ def run_hour(bench: Bench, hour: HourWindow, *, force: bool = False) -> HourResu
 
 
 def _run_hour(bench: Bench, hour: HourWindow, *, force: bool) -> HourResult:
-    stages = _Stages()
+    stages, before = _Stages(), process_counts()
     while True:
         with stages.timed("plan"):
-            work = _planned(bench, hour, stages, force=force)
+            work = _planned(bench, hour, stages, before, force=force)
         if work.plan.step == "skip":
             return work.skip()
         with stages.timed("wait"):
@@ -145,7 +148,7 @@ def _run_hour(bench: Bench, hour: HourWindow, *, force: bool) -> HourResult:
             return work.run()
 
 
-def _planned(bench: Bench, hour: HourWindow, stages: _Stages, *, force: bool) -> "_HourRun":
+def _planned(bench: Bench, hour: HourWindow, stages: _Stages, before: RequestCounts, *, force: bool) -> "_HourRun":
     spec, warehouse = bench.spec, bench.warehouse
     inputs = observe_inputs(spec, warehouse.files, hour)
     table = warehouse.table(spec) or warehouse.create(spec, new_columns(spec, warehouse.files, inputs.source))
@@ -153,7 +156,7 @@ def _planned(bench: Bench, hour: HourWindow, stages: _Stages, *, force: bool) ->
     live = tuple(file.path for file in table.live(hour))
     plan = plan_hour(spec, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live), force=force)
     events.emit("hour.planned", spec.table, hour.key, step=plan.step, why=plan.why)
-    return _HourRun(bench, table, HourInHand(table, hour, held, bench.run_id), plan, stages, digest(live))
+    return _HourRun(bench, table, HourInHand(table, hour, held, bench.run_id), plan, stages, digest(live), before)
 
 
 @dataclass
@@ -166,6 +169,8 @@ class _HourRun:
     plan: HourPlan
     stages: _Stages
     replaces: str
+    before: RequestCounts
+    of_tasks: RequestCounts = NO_REQUESTS
     checks: tuple[Check, ...] = ()
     sample_keys: tuple[str, ...] = ()
 
@@ -274,7 +279,7 @@ class _HourRun:
                 target=target,
                 buckets=attempt.buckets,
             )
-        written, rows_read = etl.files, etl.rows_read
+        written, rows_read, self.of_tasks = etl.files, etl.rows_read, etl.requests
         with self.stages.timed("check"), translated(f"{spec.name} {plan.hour}"):
             self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read, etl.rejected, etl.left),)
             if spec.key:
@@ -299,6 +304,7 @@ class _HourRun:
             location=self.table.location,
             source=committed.source,
             seconds=dict(self.stages.seconds),
+            requests=process_counts() - self.before + self.of_tasks,
             sample_keys=self.sample_keys,
             checks=self.checks,
         )

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts, add_reports
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.hour_rows import HourRule, required
 from lakehouse_pipeline.sources.listing import SourceObject
@@ -29,10 +30,12 @@ class Counts:
     Attributes:
         rows: good rows of the hour, handed on.
         left: rows that were left to other hours.
+        requests: what other processes sent to read them.
     """
 
     rows: int = 0
     left: int = 0
+    requests: RequestCounts = NO_REQUESTS
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,20 @@ class Aside:
                     count += pq.read_metadata(body).num_rows
         return count
 
-    def put_counts(self, task: int, counts: Counts) -> None:
-        """Keep what a task counted; one that runs twice says the same."""
-        self.files.put(f"{self.folder}/{task:05d}{_COUNTS}", json.dumps([counts.rows, counts.left]).encode())
+    def put_counts(self, task: int, counts: Counts, requests: str) -> None:
+        """Keep what a task counted, with its report of requests; one that runs twice says the same of its rows."""
+        body = json.dumps([counts.rows, counts.left, requests]).encode()
+        self.files.put(f"{self.folder}/{task:05d}{_COUNTS}", body)
 
     def take_counts(self, tasks: int) -> Counts | None:
         """Add up what the tasks counted, and remove it; None where not all of them have."""
         urls = [item.url for item in self.files.list_objects(f"{self.folder}/") if item.url.endswith(_COUNTS)]
         found = [json.loads(self.files.get(url).body) for url in urls]
         self.files.delete_objects(urls)
-        return Counts(sum(rows for rows, _ in found), sum(left for _, left in found)) if len(found) == tasks else None
+        if len(found) != tasks:
+            return None
+        rows, left, reports = zip(*found, strict=True)
+        return Counts(sum(rows), sum(left), add_reports(reports))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from lakehouse_pipeline.iceberg.partitions import Values
 from lakehouse_pipeline.iceberg.schemas import arrow_schema
 from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck, said
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
+from lakehouse_pipeline.object_store.counts import RequestCounts, add_reports, process_counts, report
 from lakehouse_pipeline.object_store.objects import PreconditionFailedError
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,12 @@ WRITTEN = pa.schema(
         ("size", pa.int64()),
         ("etag", pa.string()),
         ("entry", pa.binary()),
+        ("requests", pa.string()),
     ]
 )
+
+
+FILE_COLUMNS = WRITTEN.names[:-1]
 
 
 class OtherHourError(DataError):
@@ -77,7 +82,7 @@ class WrittenFile:
 
 
 def write_batches(target: WriteTarget, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Write a task's rows and give a `WRITTEN` batch of the files they became.
+    """Write a task's rows and give a `WRITTEN` batch: the files they became, and a row of what the task sent.
 
     Args:
         target: the attempt.
@@ -88,17 +93,25 @@ def write_batches(target: WriteTarget, batches: Iterable[pa.RecordBatch]) -> Ite
         SafetyError: rows came out of order where the table is sorted.
         TransientError: the store did not take a file within its retries.
     """
+    before = process_counts()
     with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
         task = _Task(target, Path(folder))
         for batch in batches:
             task.write(batch)
         written = task.close()
-    yield pa.RecordBatch.from_pylist([vars(file) for file in written], schema=WRITTEN)
+    rows = [*map(vars, written), {"requests": report(before)}]
+    yield pa.RecordBatch.from_pylist(rows, schema=WRITTEN)
 
 
 def written_files(batches: Iterable[pa.RecordBatch]) -> list[WrittenFile]:
-    """Read what `write_batches` gave."""
-    return [WrittenFile(**row) for batch in batches for row in batch.to_pylist()]
+    """Read the files from what `write_batches` gave."""
+    rows = (row for batch in batches for row in batch.select(FILE_COLUMNS).to_pylist())
+    return [WrittenFile(**row) for row in rows if row["path"] is not None]
+
+
+def requests_sent(batches: Iterable[pa.RecordBatch]) -> RequestCounts:
+    """Read what the tasks sent from what `write_batches` gave."""
+    return add_reports(text for batch in batches for text in batch.column("requests").to_pylist() if text)
 
 
 @dataclass

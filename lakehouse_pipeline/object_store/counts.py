@@ -1,9 +1,13 @@
 """Requests counted: how many were sent, sent again and throttled, what they moved, and how long they were held up.
 
-Counts are of one FileIO in one process; adding them up over tasks is the caller's.
+Counts are of one FileIO, or of all of this process; tasks elsewhere report theirs as text.
 """
 
+import json
+import os
 import threading
+import uuid
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 
@@ -38,6 +42,9 @@ class RequestCounts:
         return RequestCounts(*(mine - its for mine, its in zip(astuple(self), astuple(earlier), strict=True)))
 
 
+NO_REQUESTS = RequestCounts()
+
+
 class RequestCounter:
     """Counts that many threads add to."""
 
@@ -50,7 +57,37 @@ class RequestCounter:
         """Add to the counts, all at once."""
         with self._lock:
             self._counts += more
+        if self is not _of_process:
+            _of_process.add(more)
 
     def snapshot(self) -> RequestCounts:
         """Give the counts of this moment."""
         return self._counts
+
+
+_of_process = RequestCounter()
+_token = uuid.uuid4().hex
+
+
+def process_counts() -> RequestCounts:
+    """Give what all FileIOs of this process have sent so far."""
+    return _of_process.snapshot()
+
+
+def report(since: RequestCounts) -> str:
+    """Tell what this process has sent since it counted so, for another process to read."""
+    return json.dumps([_process(), *astuple(process_counts() - since)])
+
+
+def add_reports(reports: Iterable[str]) -> RequestCounts:
+    """Add up what other processes report; one of this process is in its own counts already."""
+    total = RequestCounts()
+    for text in reports:
+        process, *counts = json.loads(text)
+        if process != _process():
+            total += RequestCounts(*counts)
+    return total
+
+
+def _process() -> str:
+    return f"{_token}-{os.getpid()}"  # a forked child has its parent's token

@@ -229,6 +229,7 @@ def _materialization(key: dg.AssetKey, result: "HourResult", code_version: str) 
         "attempt": result.attempt,
         "dagster/uri": result.location,
         **{f"{stage}_seconds": dg.MetadataValue.float(seconds) for stage, seconds in result.seconds.items()},
+        **_requests(result),
     }
     if seal.rows_read is not None:
         metadata["rows_read"] = seal.rows_read
@@ -242,6 +243,19 @@ def _materialization(key: dg.AssetKey, result: "HourResult", code_version: str) 
         metadata=metadata,
         tags={"dagster/code_version": code_version, "dagster/data_version": seal.digest},
     )
+
+
+def _requests(result: "HourResult") -> dict[str, Any]:
+    """Tell what S3 was asked, and how it answered; nothing where the hour lies on a disk."""
+    sent = result.requests
+    if not sent.requests:
+        return {}
+    return {
+        "s3_requests": sent.requests,
+        "s3_retries": sent.retries,
+        "s3_throttles": sent.throttles,
+        "s3_wait_seconds": dg.MetadataValue.float(round(sent.rate_wait_s + sent.retry_wait_s, 3)),
+    }
 
 
 def _line(result: "HourResult") -> str:
