@@ -85,7 +85,7 @@ def test_missing_files_are_not_committed(sealed: Project, monkeypatch: pytest.Mo
     assert strays(sealed.table) == set()
 
 
-def test_an_abandoned_attempt_leaves_nothing(sealed: Project) -> None:
+def test_an_abandoned_attempt_leaves_nothing(sealed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """First shown, then done: its files are gone, the record says why, and the hour runs again."""
     shown = command(sealed, "abandon", "--hour", HOUR, "--dry-run")
     assert "with 2 rows in 1 files would be abandoned" in shown.output
@@ -94,6 +94,7 @@ def test_an_abandoned_attempt_leaves_nothing(sealed: Project) -> None:
     record = sealed.record()
     assert (record.state, record.outcome and record.outcome.kind) == ("idle", "abandoned")
     assert strays(sealed.table) == set()
+    monkeypatch.setattr("lakehouse_pipeline.backfill.close.LEASE", leases.LEASE)
     assert (sealed.run().step, sealed.ids(HOUR)) == ("run", [1, 2])
 
 

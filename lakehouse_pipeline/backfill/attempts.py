@@ -27,6 +27,8 @@ from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker, Outcom
 
 logger = logging.getLogger(__name__)
 
+SEALED = ("sealed", "committing", "aborting")  # states in which an attempt may be in the table, or still get there
+
 Ended = Literal["committed", "failed", "cancelled", "abandoned"]
 
 
@@ -58,8 +60,11 @@ class HourInHand:
 
         Raises:
             CommitConflictError: another run has the hour.
+            SafetyError: an attempt of the hour is sealed; `abandon` it first.
         """
         earlier, epoch = self.held.record.attempt, self.held.record.epoch + 1
+        if self.held.record.state in SEALED:
+            raise SafetyError(f"attempt {self.attempt.id} of {self.hour} is {self.held.record.state}")
         opened = attempt.model_copy(update={"epoch": epoch, "run_id": self.run_id})
         # Marked before anything else: whatever an attempt may have left is found by its marker.
         self.table.ledger.mark(Marker(hour=self.hour.key, attempt=opened))
@@ -134,9 +139,7 @@ class HourInHand:
         self.held.advance(state="idle", attempt=None, stage="", committed=committed, outcome=outcome)
         self._emit("attempt.committed", attempt, snapshot_id=snapshot_id)
         with self._told(attempt):
-            if epoch > attempt.epoch:  # an earlier holder may have written commits that it did not live to send
-                self.table.remove_commits(self.hour, attempt, epoch)
-            close_landed(self.table, self.hour, attempt, attempt.seal)
+            close_landed(self.table, self.hour, attempt, attempt.seal, epoch)
         return committed
 
     def close(self, error: BaseException) -> None:
@@ -170,7 +173,7 @@ class HourInHand:
             TransientError: the store or the catalog did not answer; nothing is lost, call again.
         """
         attempt, state = self.attempt, self.held.record.state
-        if state not in {"sealed", "committing", "aborting"}:
+        if state not in SEALED:
             raise SafetyError(f"attempt {attempt.id} of {self.hour} is {state}, and only a sealed one can be abandoned")
         epoch = self.held.record.epoch + 1
         self.held.advance(epoch=epoch, state="aborting", attempt=attempt.model_copy(update={"run_id": self.run_id}))

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.attempt_files import put_files, put_rows
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import LEASE
@@ -35,49 +34,62 @@ def close(table: HourlyTable, marker: Marker) -> None:
         TransientError: the store did not answer; the next call goes on.
     """
     table.ledger.mark(marker)  # first: how long ago it was closed is the age of the marker
-    remove_files(table, marker, final=False)
+    remove_left(table, marker)
     events.emit("attempt.closed", table.identifier, marker.hour, marker.attempt.id)
 
 
-def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal) -> None:
-    """Remove what the tasks of a landed attempt wrote a second time; where they may write on, it is marked for later.
+def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal, epoch: int) -> None:
+    """Remove what an attempt left beside the files that it landed with: of tasks and commits that were done again.
+
+    Where its tasks may write on, its marker stays for a second pass.
 
     Raises:
         TransientError: the store did not answer; its marker stays, and the next call goes on.
     """
-    table.remove_unused(hour, attempt, seal, final=not attempt.remote)
+    resumed = epoch > attempt.epoch  # an earlier holder may have written commits that it did not live to send
+    unsealed = attempt.model_copy(update={"seal": None})
+    marker = Marker(hour=hour.key, attempt=unsealed, closed=True, landed=True, sealed=resumed, epoch=epoch)
     if attempt.remote:
-        unsealed = attempt.model_copy(update={"seal": None})
-        table.ledger.mark(Marker(hour=hour.key, attempt=unsealed, closed=True, landed=True))
-    else:
-        table.ledger.unmark(hour, attempt.id)
+        table.ledger.mark(marker)
+    remove_left(table, marker, seal=seal)
+    if not attempt.remote:
+        forget(table, marker)
 
 
-def remove_files(table: HourlyTable, marker: Marker, *, final: bool = True) -> int:
-    """Remove all that an attempt wrote and the table does not reach; gives how many there were.
+def forget(table: HourlyTable, marker: Marker) -> None:
+    """Remove what tells of an attempt that has left nothing and writes nothing any more."""
+    hour = HourWindow.from_key(marker.hour)
+    table.withdraw_claims(hour, marker.attempt.id)
+    table.ledger.unmark(hour, marker.attempt.id)  # last: until then somebody comes back
 
-    With `final=False` its claims stay: they say where to look the second time.
+
+def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> int:
+    """Remove what an attempt put and the table does not reach; gives how many files there were.
+
+    Args:
+        table: loaded now.
+        marker: of the attempt.
+        seal: of one that has just landed: what it names is the table's. Without it the table is asked.
 
     Raises:
         TransientError: the store did not answer; what is left is left.
     """
     hour, attempt, files = HourWindow.from_key(marker.hour), marker.attempt, table.files
     names = table.files_of(hour, attempt)
+    put = names.put(files, marker)
+    if put.extent != marker.seen:  # before anything is removed: what is left then has gaps before it
+        table.ledger.mark(marker.model_copy(update={"seen": put.extent}))
     reached = set[str]()
-    found = put_rows(files, [names.manifests()]) + put_files(files, names.data())
-    if marker.sealed:  # nothing of it should be reached; what is, is the table's
-        found += put_rows(files, names.commits(marker.epoch))
-        reached = table.reached_files(hour, attempt.id)
-        kept = reached | table.reached_metadata()
-        found = [url for url in found if url not in kept]
-    if not reached:
-        found += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
-    files.delete_objects(found)
+    if put.urls and (marker.sealed or marker.landed):
+        reached = table.sealed_files(seal) if seal else table.reached_files(hour, attempt.id)
+        reached |= table.reached_metadata() if marker.sealed else set()
+    left = [url for url in put.urls if url not in reached]
+    if not marker.landed and not reached & set(put.urls):
+        left += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
+    files.delete_objects(left)
     # Open uploads are few, and names are spread over all of the key space: one listing of theirs, not one by name.
     for upload in files.list_uploads(names.data_folder):
         if f"-{attempt.id}-" in upload.url:
             files.abort_upload(upload.url, upload.upload)
-    if final:
-        table.withdraw_claims(hour, attempt.id)  # last: until then they say where the files are
-    logger.info("%s: removed %d files of attempt %s", hour, len(found), attempt.id)
-    return len(found)
+    logger.info("%s: removed %d files of attempt %s", hour, len(left), attempt.id)
+    return len(left)

@@ -15,12 +15,13 @@ from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.arrange import new_columns
-from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand
 from lakehouse_pipeline.backfill.checks import Check, check_rows
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
 from lakehouse_pipeline.backfill.etl import run_etl
 from lakehouse_pipeline.backfill.inputs import Aside
 from lakehouse_pipeline.backfill.keys import check_keys
+from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.config.table import TableSpec
@@ -213,7 +214,7 @@ class _HourRun:
 
     def may_open(self) -> bool:
         """Give up what was sealed and shall not be resumed; False if it had landed, which is to be planned anew."""
-        if self.hand.held.record.state not in {"sealed", "committing", "aborting"}:
+        if self.hand.held.record.state not in SEALED:
             return True
         return self.hand.abandon(f"run again: {self.plan.why}") is None
 
@@ -246,6 +247,7 @@ class _HourRun:
             layout=self.table.layout,
         )
         self.hand.open(attempt)
+        self._close_leftovers()
         try:
             tasks = ended_with(session, attempt.id) if session else nullcontext(lambda: None)
             with tasks as interrupt, self._renewing(interrupt):
@@ -256,6 +258,17 @@ class _HourRun:
             raise
         with self._renewing(lambda: None):
             return self._commit()
+
+    def _close_leftovers(self) -> None:
+        """Do for the hour what a sensor does for all: there need not be one."""
+
+        def is_over(run_id: str) -> bool:
+            return run_id != self.bench.run_id and self.bench.is_over(run_id)
+
+        try:
+            close_attempts(self.table, is_over, hour=self.plan.hour)
+        except LakehouseError as error:
+            logger.warning("%s: what earlier attempts left stays for now: %s", self.plan.hour, error)
 
     def _renewing(self, lost: Callable[[], object]) -> Renewal:
         attempt, held = self.hand.attempt.id, self.hand.held

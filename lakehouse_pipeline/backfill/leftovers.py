@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
-from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, is_free, remove_files
+from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, forget, is_free, remove_left
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger, MarkedAttempt
@@ -78,11 +78,12 @@ def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver,
             HourInHand(table, hour, held, "").abandon("begun before")
             return True
         case "second pass":
-            _second_pass(table, marker)
+            if not remove_left(table, marker):
+                forget(table, marker)
             return True
         case "close landed":
             assert record.committed is not None  # noqa: S101  # it is what landed
-            close_landed(table, hour, attempt, record.committed.seal)
+            close_landed(table, hour, attempt, record.committed.seal, record.epoch)
             return True
         case "close":
             _give_up(held)
@@ -90,14 +91,6 @@ def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver,
             table.fence_head(attempt, epoch=_STRAY)
     close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=record.epoch))
     return True
-
-
-def _second_pass(table: HourlyTable, marker: Marker) -> None:
-    if marker.landed:
-        table.remove_unused(HourWindow.from_key(marker.hour), marker.attempt, None, final=True)
-    else:
-        remove_files(table, marker)
-    table.ledger.unmark(HourWindow.from_key(marker.hour), marker.attempt.id)
 
 
 def _give_up(held: HourLedger) -> None:

@@ -1,26 +1,41 @@
 """Every name that a file of an attempt can have, so that what a failed one left is found without listing the data.
 
 Names are a function of the attempt, of how many buckets it had, of the layout that it was opened on, and of the paths
-that its writers claimed. Within each row of names files are put one after the other: the first that is missing ends it.
+that its writers claimed. Within each row of names files are put one after the other: the first that is missing ends it,
+unless the attempt was seen to go further before.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, count, takewhile
+from functools import reduce
+from itertools import chain, count
 
 from lakehouse_pipeline.iceberg.claims import Claim, paths_of
 from lakehouse_pipeline.iceberg.commit import batch_name
 from lakehouse_pipeline.iceberg.replacement import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.seals import manifest_url
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
-from lakehouse_pipeline.ledger.records import Attempt
+from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 LOOKS_AT_ONCE = 16  # HEADs
 FENCES = 8  # commits that one holder builds to move `main`: a rival that wins moves it, too, so that one or two do
 
 Row = Iterator[str]
+
+
+@dataclass(frozen=True)
+class Put:
+    """What is there of an attempt.
+
+    Attributes:
+        urls: in no order.
+        extent: how far they go.
+    """
+
+    urls: tuple[str, ...]
+    extent: Extent
 
 
 @dataclass(frozen=True)
@@ -40,32 +55,42 @@ class AttemptFiles:
     claims: Sequence[Claim]
 
     @property
-    def again(self) -> set[int]:
-        """The buckets that were written more than once."""
-        return {said.bucket for said in self.claims if said.again}
-
-    def manifests(self) -> Row:
-        """Name the sealed manifests."""
-        return (manifest_url(self.target.locations, self.attempt.id, place) for place in count())
-
-    def data(self) -> Iterator[Iterator[Row]]:
-        """Name the data files: for each bucket and path, for each file, its tries."""
-        return self.data_of(range(self.attempt.buckets))
-
-    def data_of(self, buckets: Collection[int]) -> Iterator[Iterator[Row]]:
-        """Name the data files of some buckets."""
-        for bucket in sorted(buckets):
-            for path in (
-                sorted({*self.known_paths, *paths_of(self.claims, bucket)}) if self.target.paths_in_keys else [""]
-            ):
-                yield self._files(bucket, path)
-
-    @property
     def data_folder(self) -> str:
         """Where all data files of the table go, of whatever attempt."""
         return f"{self.target.locations.data_path}/"
 
-    def commits(self, epoch: int) -> Iterator[Row]:
+    def put(self, files: LakehouseFileIO, marker: Marker) -> Put:
+        """Find what is there; of a landed attempt, what may be there beside the files that it landed with.
+
+        Raises:
+            TransientError: the store did not answer.
+        """
+        seen = marker.seen
+        again = {said.bucket for said in self.claims if said.again}
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+            data = pool.map(lambda row: _files_put(files, row, seen), self._data(again if marker.landed else None))
+            commits = pool.map(
+                lambda row: _put(files, row, seen.copies), self._commits(marker.epoch) if marker.sealed else ()
+            )
+            found = [*data, *((urls, Extent(copies=last)) for urls, last in commits)]
+        if not marker.landed:
+            manifests, last = _put(files, self._manifests(), seen.manifests)
+            found.append((manifests, Extent(manifests=last)))
+        urls = chain.from_iterable(urls for urls, _ in found)
+        return Put(tuple(urls), reduce(Extent.and_, (extent for _, extent in found), seen))
+
+    def _manifests(self) -> Row:
+        """Name the sealed manifests."""
+        return (manifest_url(self.target.locations, self.attempt.id, place) for place in count())
+
+    def _data(self, buckets: Collection[int] | None) -> Iterator[Iterator[Row]]:
+        """Name the data files, of all buckets or of some: for each bucket and path, for each file, its tries."""
+        for bucket in range(self.attempt.buckets) if buckets is None else sorted(buckets):
+            paths = {*self.known_paths, *paths_of(self.claims, bucket)} if self.target.paths_in_keys else {""}
+            for path in sorted(paths):
+                yield self._files(bucket, path)
+
+    def _commits(self, epoch: int) -> Iterator[Row]:
         """Name what commits and fences wrote, by all holders up to the one of an epoch."""
         places = max(len(self.attempt.bases) + 1, FENCES)
         for holder in range(self.attempt.epoch, epoch + 1):
@@ -84,25 +109,30 @@ class AttemptFiles:
         return (self.target.file_url(bucket, file, attempt_try, path) for attempt_try in count())
 
 
-def put_rows(files: LakehouseFileIO, rows: Iterable[Row]) -> list[str]:
-    """Find what is there of rows of names."""
+def _put(files: LakehouseFileIO, row: Row, seen: int) -> tuple[list[str], int]:
+    """Find what is there of a row, up to the first that is missing behind `seen`; and how far it goes."""
+    found, last = [], 0
+    for place, url in enumerate(row):
+        if files.head(url) is not None:
+            found.append(url)
+            last = place + 1
+        elif place >= seen:
+            break
+    return found, last
 
-    def there(row: Row) -> list[str]:
-        return list(takewhile(lambda url: files.head(url) is not None, row))
 
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        return list(chain.from_iterable(pool.map(there, rows)))
-
-
-def put_files(files: LakehouseFileIO, rows: Iterable[Iterator[Row]]) -> list[str]:
-    """Find what is there of rows of files, each with its tries: a file that has none ends its row."""
-
-    def there(row: Iterator[Row]) -> list[str]:
-        tries = (list(takewhile(lambda url: files.head(url) is not None, each)) for each in row)
-        return [url for urls in takewhile(bool, tries) for url in urls]
-
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        return list(chain.from_iterable(pool.map(there, rows)))
+def _files_put(files: LakehouseFileIO, row: Iterator[Row], seen: Extent) -> tuple[list[str], Extent]:
+    """Do the same for a row of files, each of which has a row of tries."""
+    found: list[str] = []
+    extent = Extent()
+    for place, tries in enumerate(row):
+        urls, last = _put(files, tries, seen.tries)
+        if urls:
+            found += urls
+            extent = extent.and_(Extent(files=place + 1, tries=last))
+        elif place >= seen.files:
+            break
+    return found, extent
 
 
 def batch_of(attempt: str, epoch: int) -> str:

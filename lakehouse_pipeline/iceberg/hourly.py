@@ -16,7 +16,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.attempt_files import AttemptFiles, batch_of, put_files, put_rows
+from lakehouse_pipeline.iceberg.attempt_files import AttemptFiles, batch_of
 from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.claims import claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, fence, load, replace_hours
@@ -245,26 +245,6 @@ class HourlyTable:
         every = [Partitions(spec, schema, event_time, hour.ordinal) for spec in metadata.specs().values()]
         return {each.path() for each in every if each.known and each.spec.fields}
 
-    def remove_unused(self, hour: HourWindow, attempt: Attempt, seal: Seal | None, *, final: bool) -> None:
-        """Remove what tasks of a landed attempt wrote a second time.
-
-        Args:
-            hour: the hour.
-            attempt: landed.
-            seal: names what is used; None asks the table.
-            final: no task writes any more: the claims, which tell where to look, go too.
-
-        Raises:
-            TransientError: the store did not answer; the next call goes on.
-        """
-        names = self.files_of(hour, attempt)
-        if names.again:
-            used = self.reached_files(hour, attempt.id) if seal is None else self._sealed_files(seal)
-            put = put_files(self.files, names.data_of(names.again))
-            self.files.delete_objects(url for url in put if url not in used)
-        if names.claims and final:
-            self.withdraw_claims(hour, attempt.id)
-
     def landed(self, hour: HourWindow, attempt: Attempt) -> int | None:
         """Find a snapshot of the table, as it is now, that an attempt made or that still reaches one of its files."""
         now = load(self.catalog, self.identifier)
@@ -306,23 +286,14 @@ class HourlyTable:
         batch = batch_of(attempt.id, epoch)
         fence(self.catalog, self.identifier, {head(load(self.catalog, self.identifier))}, batch=batch)
 
-    def remove_commits(self, hour: HourWindow, attempt: Attempt, epoch: int) -> None:
-        """Remove what holders of a landed attempt wrote for commits that did not land.
-
-        Raises:
-            TransientError: the store did not answer; what is left is left.
-        """
-        put = put_rows(self.files, self.files_of(hour, attempt).commits(epoch))
-        reached = self.reached_metadata()
-        self.files.delete_objects(url for url in put if url not in reached)
-
     def reached_metadata(self) -> set[str]:
         """Name the manifest lists and manifests that the snapshots of the table, as it is now, reach."""
         now = load(self.catalog, self.identifier)
         lists = {snapshot.manifest_list for snapshot in now.metadata.snapshots}
         return lists | {m.manifest_path for snapshot in now.metadata.snapshots for m in snapshot.manifests(now.io)}
 
-    def _sealed_files(self, seal: Seal) -> set[str]:
+    def sealed_files(self, seal: Seal) -> set[str]:
+        """Name the data files of a seal."""
         entries = (entry for manifest in seal.manifests for entry in read_sealed(self.table.io, manifest))
         return {entry["data_file"]["file_path"] for entry in entries}
 

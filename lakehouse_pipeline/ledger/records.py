@@ -188,6 +188,29 @@ class HourRecord(_Model):
     outcome: Outcome | None = None
 
 
+class Extent(_Model):
+    """How far an attempt's files were seen to go, kept because removing them leaves gaps.
+
+    A pass may be interrupted, and a late writer goes on from where it was: whoever looks again must not end at the
+    first name that is missing.
+
+    Attributes:
+        manifests: sealed manifests.
+        files: data files of one bucket and path.
+        tries: of one file.
+        copies: manifests that one commit wrote anew.
+    """
+
+    manifests: int = 0
+    files: int = 0
+    tries: int = 0
+    copies: int = 0
+
+    def and_(self, other: "Extent") -> "Extent":
+        """Give what covers both."""
+        return Extent(**{name: max(getattr(self, name), getattr(other, name)) for name in Extent.model_fields})
+
+
 class Marker(_Model):
     """An attempt that may have left something: put before its first file, removed when nothing of it can be astray.
 
@@ -201,6 +224,7 @@ class Marker(_Model):
         landed: whether it ended in the table.
         sealed: whether it was sealed when it was closed, and may have left what commits write.
         epoch: the hour's when it was closed.
+        seen: how far its files went.
     """
 
     hour: str
@@ -209,6 +233,7 @@ class Marker(_Model):
     landed: bool = False
     sealed: bool = False
     epoch: int = 0
+    seen: Extent = Extent()
 
 
 def new_attempt_id() -> str:

@@ -28,7 +28,7 @@ THROTTLES = frozenset(
 )  # fmt: skip
 CURABLE = frozenset(
     {
-        "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "NoSuchUpload",
+        "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "MalformedXML", "NoSuchUpload",
         "OperationAborted", "RequestTimeout", "RequestTimeoutException", "XAmzContentChecksumMismatch",
         "XAmzContentSHA256Mismatch",
     }

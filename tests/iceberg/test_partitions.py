@@ -19,7 +19,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.transforms import HourTransform, IdentityTransform, VoidTransform, parse_transform
 from pyiceberg.types import NestedField, PrimitiveType, StringType, StructType, TimestamptzType
 
-from lakehouse_pipeline.backfill.close import remove_files
+from lakehouse_pipeline.backfill.close import close_landed, forget, remove_left
 from lakehouse_pipeline.errors import DataError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg import data_files
 from lakehouse_pipeline.iceberg.claims import claim_paths, claims_in, paths_of
@@ -320,7 +320,9 @@ def test_a_failed_attempts_files_are_removed_by_name(catalog: Catalog, propertie
     sealed = sealed_by(lake, TEN, [in_bucket(bucket, rows_of(30)) for bucket in (0, 2)])
     lake.write(TEN, [in_bucket(2, rows_of(7))], sealed.attempt)  # a second try of the task, with other rows
     attempt = attempt_of(sealed).model_copy(update={"buckets": 3})
-    assert remove_files(lake.now, Marker(hour=TEN.key, attempt=attempt)) > 30
+    marker = Marker(hour=TEN.key, attempt=attempt, closed=True)
+    assert remove_left(lake.now, marker) > 30
+    forget(lake.now, marker)
     assert lake.stored("data") | lake.stored("metadata") | lake.stored("_lakehouse") == before
 
 
@@ -375,7 +377,7 @@ def test_claims_end_with_the_attempt(catalog: Catalog, partition: tuple[str, ...
     sealed = lake.seal(TEN, range(20))
     assert len(claims(lake)) == len(partition)
     lake.now.replace(TEN, attempt_of(sealed), epoch=1, before_send=lambda *_: None)
-    lake.now.remove_unused(TEN, attempt_of(sealed), sealed.seal, final=True)
+    close_landed(lake.now, TEN, attempt_of(sealed), sealed.seal, epoch=0)
     assert claims(lake) == set()
     assert lake.rows() == {TEN.key: list(range(20))}
 
@@ -390,7 +392,9 @@ def test_an_attempt_of_an_earlier_spec_is_removed(catalog: Catalog) -> None:
     with lake.now.table.update_spec() as update:
         update.add_field("name", IdentityTransform(), "name")
     for sealed in (first, second):
-        remove_files(lake.now, Marker(hour=TEN.key, attempt=attempt_of(sealed)))
+        marker = Marker(hour=TEN.key, attempt=attempt_of(sealed), closed=True)
+        remove_left(lake.now, marker)
+        forget(lake.now, marker)
     assert (lake.stored("data"), claims(lake)) == (set(), set())
 
 
