@@ -21,7 +21,7 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
-from lakehouse_pipeline.orchestration.resources import OneSession, RunLog, spark_resource
+from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing
 from lakehouse_pipeline.sources.listing import SourceObject
 
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARTITION_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-# How long loading the definitions waits for a store: seconds, not the minutes that an hour's run is given.
-IMPATIENT = {
-    "s3.retry.num-retries": "2",
-    "s3.retry.total-timeout-ms": "3000",
-    "s3.connect-timeout": "2",
-    "s3.request-timeout": "5",
-}
 
 
 class HourConfig(dg.Config):

@@ -13,18 +13,17 @@ from lakehouse_pipeline.backfill.leftovers import close_attempts, due_attempts
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
-from lakehouse_pipeline.orchestration.resources import RunLog
+from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
 
 JOB = "close_attempts"
 ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 LOOK_EVERY_S = 600
-IMPATIENT = {"s3.retry.total-timeout-ms": "10000"}  # a tick has 60 s; the next one looks again
 
 
 def closing(lakehouse: Lakehouse) -> tuple[dg.JobDefinition, Sequence[dg.SensorDefinition]]:
     """Make the job that closes attempts, and the sensors that ask for it."""
     job = _job(lakehouse)
-    return job, [*(_after_runs(job, status) for status in ENDED), _leftovers(lakehouse, job)]
+    return job, [*(_after_runs(lakehouse, job, status) for status in ENDED), _leftovers(lakehouse, job)]
 
 
 def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
@@ -51,7 +50,7 @@ def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
     return made
 
 
-def _after_runs(job: dg.JobDefinition, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+def _after_runs(lakehouse: Lakehouse, job: dg.JobDefinition, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
     @dg.run_status_sensor(
         run_status=status,
         name=f"close_after_{status.value.lower()}",
@@ -63,6 +62,8 @@ def _after_runs(job: dg.JobDefinition, status: dg.DagsterRunStatus) -> dg.Sensor
         run = context.dagster_run
         if run.job_name == JOB:
             return dg.SkipReason("it was the closing itself: `leftovers` looks again")
+        if not _is_due(lakehouse, context.instance):
+            return dg.SkipReason("it closed its attempts itself")
         return dg.RunRequest(run_key=f"close:{run.run_id}")
 
     return after
@@ -77,13 +78,17 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def leftovers(context: dg.SensorEvaluationContext) -> Any:
-        tables = _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)
-        due = [attempt for table in tables for attempt in due_attempts(table, RunLog(context.instance).is_over)]
-        if not due:
+        if not _is_due(lakehouse, context.instance):
             return dg.SkipReason("nothing is left of any attempt")
         return dg.RunRequest(run_key=None)
 
     return leftovers
+
+
+def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
+    """Tell whether there is anything to close now; a store that is away fails the tick, and the next one looks again."""
+    tables = _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)
+    return any(due_attempts(table, RunLog(instance).is_over) for table in tables)
 
 
 def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[HourlyTable]:
