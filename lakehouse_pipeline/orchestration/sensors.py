@@ -86,7 +86,7 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
 
 
 def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
-    """Tell whether there is anything to close now; a store that is away fails the tick, and the next one looks again."""
+    """Tell whether there is anything to close now; a store that is away fails the tick, and the next looks again."""
     tables = _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)
     return any(due_attempts(table, RunLog(instance).is_over) for table in tables)
 
