@@ -1,0 +1,105 @@
+"""Closing finds what an attempt put, whatever was removed of it before: names behind a gap are names, too."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lakehouse_pipeline.backfill.close import close
+from lakehouse_pipeline.backfill.leftovers import close_attempts
+from lakehouse_pipeline.errors import TransientError
+from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.ledger.records import Attempt, Marker, new_attempt_id
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from tests.iceberg.lake import MEGABYTE, TEN, Lake
+
+
+@pytest.fixture
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Give a table in a SQLite catalog of its own."""
+    folder = tmp_path_factory.mktemp("lake")
+    return Lake.create(
+        open_catalog({"type": "sql", "uri": f"sqlite:///{folder}/c.db", "warehouse": f"file://{folder}/w"})
+    )
+
+
+def attempt_with(lake: Lake, files: int) -> Attempt:
+    """Put files of an attempt that was never sealed."""
+    attempt = Attempt(
+        id=new_attempt_id(),
+        run_id="run",
+        opened_at=datetime(2026, 1, 1, tzinfo=UTC),
+        opened_on=None,
+        replaces="",
+        source="s",
+        recipe="r",
+        buckets=1,
+        layout=lake.now.layout,
+    )
+    for place in range(files):
+        put(lake, attempt, place)
+    return attempt
+
+
+def put(lake: Lake, attempt: Attempt, place: int) -> None:
+    """Put one file, as a task does that is at this place of its bucket."""
+    url = lake.now.target(TEN, attempt.id, MEGABYTE).file_url(0, place, 0)
+    lake.now.files.put(url, b"rows", if_absent=True)
+
+
+def second_pass(lake: Lake) -> None:
+    """Make the second pass, at once."""
+    close_attempts(lake.now, lambda _run_id: True, grace=timedelta(0))
+
+
+def test_a_late_file_behind_removed_ones_is_found(lake: Lake) -> None:
+    """A task that wrote on after its attempt was closed went on from where it was, not from the start."""
+    attempt = attempt_with(lake, files=3)
+    close(lake.now, Marker(hour=TEN.key, attempt=attempt, closed=True))
+    assert lake.stored("data") == set()
+    put(lake, attempt, 3)
+    put(lake, attempt, 4)
+    second_pass(lake)
+    assert lake.stored("data") == set()
+
+
+def test_a_pass_that_was_interrupted_goes_on(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store went away between two pages of a delete, the next pass finds the rest."""
+
+    def some(files: LakehouseFileIO, urls: Iterable[str]) -> None:
+        for url in sorted(urls, key=lambda each: each.rpartition("/")[2])[:2]:
+            files.delete(url)
+        raise TransientError("the store is away")
+
+    attempt = attempt_with(lake, files=4)
+    marker = Marker(hour=TEN.key, attempt=attempt, closed=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(LakehouseFileIO, "delete_objects", some)
+        with pytest.raises(TransientError):
+            close(lake.now, marker)
+    assert len(lake.stored("data")) == 2
+    second_pass(lake)
+    assert lake.stored("data") == set()
+
+
+def test_passes_end_with_one_that_finds_nothing(lake: Lake) -> None:
+    """Whoever wrote late may write again: the marker stays until a pass has found nothing."""
+    attempt = attempt_with(lake, files=1)
+    close(lake.now, Marker(hour=TEN.key, attempt=attempt, closed=True))
+    put(lake, attempt, 1)
+    second_pass(lake)
+    assert len(list(lake.now.ledger.marked())) == 1
+    second_pass(lake)
+    assert list(lake.now.ledger.marked()) == []
+    assert lake.stored("_lakehouse") == set()
+
+
+def test_the_layout_is_the_attempts(lake: Lake) -> None:
+    """Files are where the table's properties put them when the attempt was opened, whatever they are now."""
+    attempt = attempt_with(lake, files=2)
+    with lake.now.table.transaction() as transaction:
+        transaction.set_properties(
+            {"write.object-storage.enabled": "false", "write.data.path": f"{lake.now.location}/x"}
+        )
+    close(lake.now, Marker(hour=TEN.key, attempt=attempt, closed=True))
+    assert lake.stored("data") == set()
