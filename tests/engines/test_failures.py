@@ -122,7 +122,7 @@ def test_fault_of_our_own_is_none_of_the_data(spark: SparkSession) -> None:
     def fail(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from lakehouse_pipeline.iceberg.data_files import written_files  # noqa: PLC0415
 
-        written_files([None])  # type: ignore[list-item]
+        written_files([None])
         yield from batches
 
     said = r"events: AttributeError: .*data_files.py, line \d+\)"
