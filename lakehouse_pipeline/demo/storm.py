@@ -21,16 +21,16 @@ from lakehouse_pipeline.testing.exchanges import THROTTLED, Exchange
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
 
-WRITES_PER_S = 8.0  # S3 takes 3,500; one hour of the demo writes a dozen objects within half a second
+WRITES_PER_S = 5.0  # S3 takes 3,500; one hour of the demo writes a dozen objects within half a second
 SEED = 2013
 TIMEOUT_S = 2  # for an answer, in place of 60: some never come
 FAULTS = (
-    Fault(effect=Effect.SLOW_DOWN, probability=0.02, times=None),
-    Fault(effect=Effect.INTERNAL_ERROR, probability=0.01, times=None),
-    Fault(effect=Effect.INTERNAL_ERROR, probability=0.01, times=None, landed=True),
-    Fault(effect=Effect.RESET, probability=0.01, times=None),
-    Fault(effect=Effect.RESET, probability=0.01, times=None, landed=True),
-    Fault(effect=Effect.SILENCE, probability=0.003, times=None, landed=True),
+    Fault(effect=Effect.SLOW_DOWN, probability=0.015, times=None),
+    Fault(effect=Effect.INTERNAL_ERROR, probability=0.008, times=None),
+    Fault(effect=Effect.INTERNAL_ERROR, probability=0.008, times=None, landed=True),
+    Fault(effect=Effect.RESET, probability=0.008, times=None),
+    Fault(effect=Effect.RESET, probability=0.008, times=None, landed=True),
+    Fault(effect=Effect.SILENCE, probability=0.002, times=None, landed=True),
 )
 
 Count = Callable[[Exchange], bool]
