@@ -97,12 +97,12 @@ class Storm:
         landed = sum(each.fault not in (None, THROTTLED) and each.upstream_status is not None for each in asked)
         spoiled = sum(did.values())
         strays, waited = table.strays(), self._requests.rate_wait_s + self._requests.retry_wait_s
+        what = f"{spoiled} of {len(asked)} requests went wrong, {landed} of them after they had their effect"
+        cost = f"{self._requests.retries} requests sent again, and {waited:.0f} s of waiting"
         return [
-            f"\nThe storm, as the fault server counted it: {spoiled} of {len(asked)} requests went wrong, "
-            f"{landed} of them after they had their effect:\n",
+            f"\nThe storm, as the fault server counted it: {what}:\n",
             *(f"  {count:>5}  {name}" for name, count in did.items()),
-            f"\nWhat it cost: {self._requests.retries} requests sent again, and {waited:.0f} s of waiting. "
-            f"Hours failed: {self._hours['hour.failed']}. Files left over: {len(strays)}.",
+            f"\nWhat it cost: {cost}. Hours failed: {self._hours['hour.failed']}. Files left over: {len(strays)}.",
             *(f"  {item.url}" for item in strays),
             f"The fault server's log, a line a request: {self.log}",
         ]

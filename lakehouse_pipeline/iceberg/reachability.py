@@ -1,4 +1,4 @@
-"""What the snapshots of a table reach, and what lies in its folders beside that. It reads and lists; it removes nothing."""
+"""What the snapshots of a table reach, and what lies in its folders beside that. Nothing is removed here."""
 
 from collections.abc import Iterator
 from itertools import chain
