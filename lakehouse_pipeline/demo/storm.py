@@ -23,7 +23,7 @@ from lakehouse_pipeline.testing.schedule import Effect, Fault
 
 WRITES_PER_S = 5.0  # S3 takes 3,500; one hour of the demo writes a dozen objects within half a second
 SEED = 2013
-TIMEOUT_S = 2  # for an answer, in place of 60: some never come
+TIMEOUT_S = 3  # for an answer, in place of 60: some never come
 FAULTS = (
     Fault(effect=Effect.SLOW_DOWN, probability=0.015, times=None),
     Fault(effect=Effect.INTERNAL_ERROR, probability=0.008, times=None),
