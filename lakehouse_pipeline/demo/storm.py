@@ -21,7 +21,7 @@ from lakehouse_pipeline.testing.exchanges import THROTTLED, Exchange
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
 
-WRITES_PER_S = 5.0  # S3 takes 3,500; one hour of the demo writes a dozen objects within half a second
+WRITES_PER_S = 6.0  # S3 takes 3,500; one hour of the demo writes a dozen objects within half a second
 SEED = 2013
 TIMEOUT_S = 3  # for an answer, in place of 60: some never come
 FAULTS = (
