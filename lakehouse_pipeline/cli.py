@@ -316,8 +316,9 @@ def schema(*, as_json: bool) -> None:
 
 @main.command()
 @click.option("--land", is_flag=True, help="Only write the raw files of the local example, to .lakehouse/raw.")
+@click.option("--storm", is_flag=True, help="Run all hours while S3 throttles, fails and resets.")
 @_exits
-def demo(*, land: bool) -> None:
+def demo(*, land: bool, storm: bool) -> None:
     """Two days of flights into Iceberg on a real S3 server, from nothing to a query."""
     from lakehouse_pipeline.demo.landing import land as land_files
     from lakehouse_pipeline.demo.project import LOCAL_RAW
@@ -326,7 +327,7 @@ def demo(*, land: bool) -> None:
     from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
     if not land:
-        run_demo()
+        run_demo(storm=storm)
         return
     raw = Path(LOCAL_RAW).absolute()
     landed = land_files(LakehouseFileIO({}), f"file://{raw}", parse_range("2013-01...2013-12"))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +22,7 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.demo.landing import land
 from lakehouse_pipeline.demo.project import init_project
 from lakehouse_pipeline.demo.seaweed import HOST, SeaweedServer
+from lakehouse_pipeline.demo.storm import WRITES_PER_S, Storm
 from lakehouse_pipeline.demo.tether import tethered
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import parse_range
@@ -49,8 +50,11 @@ engine: local[*] # Apache Spark in this process
 """
 
 
-def run_demo() -> None:
+def run_demo(*, storm: bool = False) -> None:
     """Start, land, materialize, show, stop.
+
+    Args:
+        storm: the hours run behind the fault server, whether or not they are unchanged.
 
     Raises:
         LakehouseError: an hour failed; says which and why.
@@ -66,12 +70,16 @@ def run_demo() -> None:
         )
         log = FOLDER / "dagster.log"
         _say(f"Materializing {RUN_HOURS}, in one run of Dagster and one Spark session:\n")
-        seconds = materialize(lakehouse, log)
+        weather = Storm(lakehouse, FOLDER / "storm.jsonl") if storm else None
+        if weather:
+            _say(f"A storm begins: S3 takes {WRITES_PER_S:.0f} writes a second, and a few per cent of requests fail.\n")
+        with weather or nullcontext():
+            seconds = materialize(weather.lakehouse if weather else lakehouse, log, force=storm)
         warehouse = Warehouse.open(lakehouse.catalog)
         table = warehouse.table(lakehouse.spec(TABLE))
         if table is None:
             raise LakehouseError(f"the run made no table; see {log}")
-        _show(table, seconds)
+        _show(table, seconds, weather)
         _say(f"\nDagster's and Spark's log: {log}")
 
 
@@ -114,8 +122,13 @@ def demo_lakehouse() -> Iterator[Lakehouse]:
             yield load_lakehouse(FOLDER / "lakehouse.yaml", os.environ)
 
 
-def materialize(lakehouse: Lakehouse, log: Path) -> float:
+def materialize(lakehouse: Lakehouse, log: Path, *, force: bool = False) -> float:
     """Run the demo's hours through Dagster in this process, a line an hour; gives the seconds it took.
+
+    Args:
+        lakehouse: the demo's.
+        log: what Dagster and Spark say goes there.
+        force: run hours that are unchanged, too.
 
     Raises:
         LakehouseError: names the hours that failed.
@@ -137,6 +150,7 @@ def materialize(lakehouse: Lakehouse, log: Path) -> float:
             result = definitions.resolve_job_def(f"{TABLE}_job").execute_in_process(
                 instance=instance,
                 raise_on_error=False,
+                run_config={"ops": {TABLE: {"config": {"force": force}}}},
                 tags={
                     "dagster/asset_partition_range_start": RUN_HOURS.first.key,
                     "dagster/asset_partition_range_end": RUN_HOURS.last.key,
@@ -161,7 +175,7 @@ def print_hour(event: events.Event) -> None:
     _say(f"{event.hour:<17}{rows_in:>8}{seal.rows:>9}{seal.files:>6}{seal.bytes / 1e6:>8.4f}{seconds:>8.2f}{note}")
 
 
-def _show(table: HourlyTable, seconds: float) -> None:
+def _show(table: HourlyTable, seconds: float, weather: Storm | None) -> None:
     keys = [file.path for hour in RUN_HOURS for file in table.live(hour)]
     delays = delay_by_carrier(table.rows(["carrier", "carrier_name", "dep_delay"]))
     _say(f"\n{len(RUN_HOURS)} hours in {seconds:.0f} s: {len(keys)} data files, at keys that S3 can spread:")
@@ -170,9 +184,12 @@ def _show(table: HourlyTable, seconds: float) -> None:
     _say(f"\nMean departure delay, read back from the Iceberg table {table.identifier}:\n")
     for row in delays.to_pylist():
         _say(f"  {row['carrier']}  {row['carrier_name']:<28}{row['flights']:>6} flights{row['minutes']:>8.1f} min")
+    for line in weather.told(table) if weather else ():
+        _say(line)
     _say(
         "\nNext:  make dev                   the same lakehouse in Dagster's page: 48 green hours, and 408 to backfill"
         "\n       make demo                  again: every hour is unchanged, and skipped"
+        "\n       make demo ARGS=--storm     again, while S3 throttles and fails"
         f"\n       {FOLDER}/tables/flights.sql   change it, and `make demo` runs the hours again"
         "\n       make clean                 removes it all"
     )

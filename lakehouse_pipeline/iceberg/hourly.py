@@ -24,6 +24,7 @@ from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
 from lakehouse_pipeline.iceberg.manifests import DELETED, LiveFile, digest, live_files, read_entries, read_sealed
 from lakehouse_pipeline.iceberg.partitions import Partitions
+from lakehouse_pipeline.iceberg.reachability import strays
 from lakehouse_pipeline.iceberg.replacement import SealedHour, head
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
 from lakehouse_pipeline.iceberg.seals import seal_files
@@ -32,6 +33,7 @@ from lakehouse_pipeline.iceberg.write_target import WriteTarget, layout_of
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import Attempt, Seal
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.objects import ObjectInfo
 from lakehouse_pipeline.object_store.vending import DRIVERS_KEYS, ENDPOINT
 
 logger = logging.getLogger(__name__)
@@ -291,6 +293,10 @@ class HourlyTable:
         now = load(self.catalog, self.identifier)
         lists = {snapshot.manifest_list for snapshot in now.metadata.snapshots}
         return lists | {m.manifest_path for snapshot in now.metadata.snapshots for m in snapshot.manifests(now.io)}
+
+    def strays(self) -> list[ObjectInfo]:
+        """List what lies in the table's folders and no snapshot reaches; see `reachability.strays`."""
+        return list(strays(load(self.catalog, self.identifier), self.files))
 
     def sealed_files(self, seal: Seal) -> set[str]:
         """Name the data files of a seal."""
