@@ -1,6 +1,7 @@
 """A run that is killed or stopped at any moment costs a lease: the next run commits once, and nothing is left."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,8 +16,8 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.testing.asked import Dialect
 from lakehouse_pipeline.testing.faults import FaultServer
-from lakehouse_pipeline.testing.schedule import Effect, Fault
-from tests.backfill.lone_runs import LoneRun, Run
+from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
+from tests.backfill.lone_runs import WITHIN_S, LoneRun, Run
 from tests.projects import HOUR, Project, row, strays
 
 WINDOW = HourWindow.from_key(HOUR)
@@ -85,5 +86,139 @@ def test_killed_after_the_seal(stored: Project, soon: None, moment: str) -> None
     assert sealed is not None
     assert (result.step, result.attempt) == ("resume", sealed.id)
     assert "etl" not in result.seconds
+    assert len(stored.table.table.snapshots()) == 1
+    _is_held_once(stored, IDS)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# During the commit: sent, held on its way, and its sender killed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wire(stored: Project, seaweed: SeaweedServer) -> Iterator[FaultServer]:
+    """Lead the way to the catalog through a fault server."""
+    with FaultServer(seaweed.catalog_uri, dialect=Dialect.ICEBERG) as server:
+        properties = seaweed.catalog_properties() | {"uri": server.endpoint}
+        stored.write("lakehouse.yaml", f"catalog: {json.dumps(properties)}\nengine: sail\n")
+        yield server
+
+
+@pytest.fixture
+def held(stored: Project, wire: FaultServer) -> Armed:
+    """Give the commit of a run that was killed since it was sent; the catalog has not heard of it yet."""
+    commit = wire.add(Fault(effect=Effect.HOLD, verb="updateTable"))
+    with LoneRun(Run(stored.folder, HOUR)) as first:
+        commit.wait_held(timeout_s=WITHIN_S)
+        first.kill()
+    assert stored.record().state == "committing"
+    return commit
+
+
+def _arrived(wire: FaultServer, held: Armed) -> int | None:
+    """Let the held commit arrive, and give the catalog's answer, which nobody waits for."""
+    held.release()
+    until = time.monotonic() + WITHIN_S
+    while time.monotonic() < until:
+        for said in wire.exchanges:
+            if said.fault == "hold":
+                return said.upstream_status
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+def test_a_commit_lands_after_its_sender_was_killed(stored: Project, wire: FaultServer, held: Armed) -> None:
+    """Nobody has heard that it landed: the next run finds it and sends no other."""
+    sent = stored.record().attempt
+    assert _arrived(wire, held) == 200
+    result = stored.run(others_are_over=True)
+    assert sent is not None
+    assert (result.step, result.attempt, [result.snapshot_id]) == ("resume", sent.id, list(sent.snapshot_ids))
+    assert len(stored.table.table.snapshots()) == 1
+    _is_held_once(stored, IDS)
+
+
+def test_a_commit_arrives_after_the_next_run_has_committed(stored: Project, wire: FaultServer, held: Armed) -> None:
+    """The next run puts the same files into the table; what arrives after that is refused."""
+    sent = stored.record().attempt
+    result = stored.run(others_are_over=True)
+    assert sent is not None
+    assert (result.step, result.attempt) == ("resume", sent.id)
+    assert result.snapshot_id not in sent.snapshot_ids
+    assert _arrived(wire, held) == 409
+    assert len(stored.table.table.snapshots()) == 1
+    _is_held_once(stored, IDS)
+
+
+def test_a_commit_never_arrives(stored: Project, wire: FaultServer, held: Armed, seaweed: SeaweedServer) -> None:
+    """Sent, and lost with its connection: the next run commits the same files."""
+    wire.stop()
+    stored.write("lakehouse.yaml", f"catalog: {json.dumps(seaweed.catalog_properties())}\nengine: sail\n")
+    assert stored.run(others_are_over=True).step == "resume"
+    assert len(stored.table.table.snapshots()) == 1
+    _is_held_once(stored, IDS)
+
+
+def test_a_commit_of_what_was_given_up_arrives_late(stored: Project, wire: FaultServer, held: Armed) -> None:
+    """The objects changed since: the next run fences the commit off and writes the hour anew; then it is refused."""
+    stored.land(HOUR, [row(HOUR, 7)])
+    assert _next_run(stored)["step"] == "run"
+    assert _arrived(wire, held) == 409
+    _is_held_once(stored, [7])
+
+
+def test_a_commit_that_landed_is_not_given_up(stored: Project, wire: FaultServer, held: Armed) -> None:
+    """The objects changed since, and the commit landed: the hour is replaced as any other, and no row is there twice."""
+    stored.land(HOUR, [row(HOUR, 7)])
+    assert _arrived(wire, held) == 200
+    assert _next_run(stored)["step"] == "run"
+    assert len(stored.table.table.snapshots()) >= 2
+    _is_held_once(stored, [7])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stopped past its lease, and continued
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_sleeps_past_its_lease(stored: Project) -> None:
+    """It writes on when it wakes up: nothing of that is ever read, it is told that it lost, and its files go."""
+    with LoneRun(Run(stored.folder, HOUR, puts={3: SIGSTOP})) as first:
+        first.stopped()
+        second = _next_run(stored)
+        first.go_on()
+        said = first.ended()
+        assert len(list(first.run.counted.iterdir())) == 8
+    assert (second["step"], said["error"]) == ("run", "CommitConflictError")
+    committed = stored.record().committed
+    assert committed is not None
+    assert committed.attempt == second["attempt"]
+    assert len(stored.table.table.snapshots()) == 1
+    _is_held_once(stored, IDS)
+
+
+def test_what_a_late_writer_leaves_goes_with_the_second_pass(stored: Project) -> None:
+    """It wakes up after its files were removed, puts others and is killed: only a second pass finds them."""
+    with LoneRun(Run(stored.folder, HOUR, puts={3: SIGSTOP, 6: SIGKILL})) as first:
+        first.stopped()
+        assert _next_run(stored)["step"] == "run"
+        assert strays(stored.table) == set()
+        first.go_on()
+        first.killed()
+    assert len(strays(stored.table)) == 3
+    assert stored.ids() == IDS
+    assert close_attempts(stored.table, lambda _run_id: True) == []  # it may be too early for others
+    _is_held_once(stored, IDS)
+
+
+@pytest.mark.parametrize("moment", ["attempt.sealed", "commit.sent"])
+def test_a_committer_sleeps_past_its_lease(stored: Project, soon: None, moment: str) -> None:
+    """The next run commits its files; when it wakes up, it commits nothing, and removes none of them."""
+    with LoneRun(Run(stored.folder, HOUR, at={moment: SIGSTOP})) as first:
+        first.stopped()
+        result = run_hour(stored.bench("second"), WINDOW)
+        first.go_on()
+        said = first.ended()
+    assert (result.step, said["error"]) == ("resume", "CommitConflictError")
     assert len(stored.table.table.snapshots()) == 1
     _is_held_once(stored, IDS)
