@@ -1,6 +1,7 @@
 """A run that is killed or stopped at any moment costs a lease: the next run commits once, and nothing is left."""
 
 import json
+import random
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ WINDOW = HourWindow.from_key(HOUR)
 IDS = list(range(40))
 SHORT = timedelta(seconds=1)  # a lease; by the store's clock, which counts seconds
 AT_ONCE = timedelta(0)
+PART = 5 * 1024**2  # bytes, the smallest that S3 takes
+ROWS = 60  # of a tenth of a megabyte on storage
 
 
 @pytest.fixture
@@ -222,3 +225,32 @@ def test_a_committer_sleeps_past_its_lease(stored: Project, soon: None, moment: 
     assert (result.step, said["error"]) == ("resume", "CommitConflictError")
     assert len(stored.table.table.snapshots()) == 1
     _is_held_once(stored, IDS)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts of a file, and tasks of Spark
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_killed_in_the_middle_of_a_file(stored: Project, seaweed: SeaweedServer) -> None:
+    """Parts of a file are there, and no file: the upload is found open, and aborted."""
+    properties = {"s3.multipart.part-size-bytes": str(PART), "s3.multipart.threshold": "1"}
+    columns = "{at: timestamptz!, id: long!, text: string!}"
+    stored.describe({"source": f"{{path: raw/%Y/%m/%d/%H*.jsonl, columns: {columns}}}", "partition": "[id]"})
+    noise = random.Random(1)  # noqa: S311  # does not compress
+    stored.land(HOUR, [{**row(HOUR, 1), "text": noise.randbytes(PART // 50).hex()} for _ in range(ROWS)])
+    with FaultServer(seaweed.endpoint) as wire:
+        catalog = {**seaweed.catalog_properties(), **properties}
+        engine = "engine: sail\n"
+        stored.write("lakehouse.yaml", f"catalog: {json.dumps(catalog | {'s3.endpoint': wire.endpoint})}\n{engine}")
+        part = wire.add(Fault(effect=Effect.HOLD, verb="UploadPart", query="partNumber", after=1))
+        with LoneRun(Run(stored.folder, HOUR)) as first:
+            part.wait_held(timeout_s=WITHIN_S)
+            first.kill()
+    stored.write("lakehouse.yaml", f"catalog: {json.dumps(catalog)}\n{engine}")
+    table = stored.table
+    assert len(list(table.files.list_uploads(f"{table.location}/"))) == 1
+    assert len(close_attempts(table, lambda _run_id: True)) == 1
+    assert list(table.files.list_uploads(f"{table.location}/")) == []
+    assert _next_run(stored)["step"] == "run"
+    _is_held_once(stored, [1] * ROWS)
