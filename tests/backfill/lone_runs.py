@@ -1,4 +1,4 @@
-"""Runs of an hour, each in a process of its own that strikes itself: it is killed or stopped at an event or a file.
+"""Runs of an hour, and tasks, each in a process of its own that strikes itself: killed or stopped at a known place.
 
 The processes are forks of one that has imported everything, so that a run takes as long as its work. What strikes where
 tasks put their files is handed to them with their FileIO, and reaches Spark's Python workers, too.
@@ -9,25 +9,31 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
+import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill import close, hour
 from lakehouse_pipeline.backfill.hour import Bench, run_hour
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
-from lakehouse_pipeline.engines.sessions import open_session
+from lakehouse_pipeline.engines import sessions
+from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import hourly
+from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.ledger import leases
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
@@ -36,13 +42,16 @@ ROOT = Path(__file__).parents[2]
 STRIKES = "LAKEHOUSE_TEST_STRIKES"  # in the environment, where an engine's tasks find it
 WITHIN_S = 120.0  # a run has ended, or is at its strike; the machine may be busy
 
+Strikes = Mapping[int, signal.Signals]
+T = TypeVar("T")
+
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a process does.
+    """A run of an hour.
 
     Attributes:
         folder: the project's.
@@ -50,6 +59,8 @@ class Run:
         run_id: of the orchestrator.
         at: by event, what the run is struck with.
         puts: by the number of data files that all tasks have put, what the task is struck with that put the last.
+        puts_strike_run: the same strikes the run's own process, too, before the task's.
+        spark: master of Apache Spark, in place of the project's engine.
         others_are_over: whether the orchestrator says of every other run that it has ended.
         lease: after which another run's hour is taken over.
         renew_every: how often the run renews its own.
@@ -59,24 +70,155 @@ class Run:
     hour: str
     run_id: str = "first"
     at: Mapping[str, signal.Signals] = field(default_factory=dict)
-    puts: Mapping[int, signal.Signals] = field(default_factory=dict)
+    puts: Strikes = field(default_factory=dict)
+    puts_strike_run: bool = False
+    spark: str = ""
     others_are_over: bool = False
     lease: timedelta = leases.LEASE
     renew_every: timedelta = leases.RENEW_EVERY
 
-    @property
-    def told(self) -> Path:
-        """Where the run says how it ended."""
-        return self.folder / f"{self.run_id}.json"
+    def __call__(self) -> "Told":
+        """Run it, in a process of its own."""
+        close.LEASE = hour.LEASE = self.lease
+        leases.RENEW_EVERY, hour.LOOK_AGAIN_S = self.renew_every, 0.05
+        store_of = hourly.store_of
+        hourly.store_of = lambda properties: StrikingFiles(store_of(properties).properties)
+        os.environ |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}  # of the engine's workers
+        counted = _strike_at(self.folder / f"{self.run_id}.puts", self.puts, [os.getpid()] * self.puts_strike_run)
+        try:
+            with events.subscribed(self._heard):
+                result = run_hour(self._bench(), HourWindow.from_key(self.hour))
+            return Told(result.step, result.attempt, tuple(result.seconds), puts=len(list(counted.iterdir())))
+        except LakehouseError as error:
+            return Told(error=type(error).__name__, message=str(error), puts=len(list(counted.iterdir())))
+        finally:
+            if self.spark:
+                SparkSession.active().stop()
 
-    @property
-    def counted(self) -> Path:
-        """Where tasks count their files."""
-        return self.folder / f"{self.run_id}.puts"
+    def _bench(self) -> Bench:
+        lakehouse = load_lakehouse(self.folder / "lakehouse.yaml", {})
+        warehouse = Warehouse.open(lakehouse.catalog)
+
+        def session() -> SparkSession:
+            if self.spark:
+                return sessions._classic(self.spark, self.run_id, local=True)
+            return sessions.open_session(lakehouse.engine, self.run_id)
+
+        spec = lakehouse.spec("events")
+        return Bench(spec, warehouse, session, self.run_id, lambda _run_id: self.others_are_over)
+
+    def _heard(self, event: events.Event) -> None:
+        if event.name in self.at:
+            os.kill(os.getpid(), self.at[event.name])
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a run ended.
+
+    Attributes:
+        step: of its result.
+        attempt: whose files are live.
+        stages: that it went through.
+        error: in place of all that: the error's class.
+        message: what the error said.
+        puts: data files that its tasks put.
+    """
+
+    step: str = ""
+    attempt: str = ""
+    stages: tuple[str, ...] = ()
+    error: str = ""
+    message: str = ""
+    puts: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One try of a task that writes rows.
+
+    Attributes:
+        folder: for what it counts.
+        target: the attempt.
+        rows: what it writes.
+        puts: as in a run.
+    """
+
+    folder: Path
+    target: WriteTarget
+    rows: Sequence[pa.RecordBatch]
+    puts: Strikes = field(default_factory=dict)
+
+    def __call__(self) -> list[WrittenFile]:
+        """Write, in a process of its own."""
+        _strike_at(self.folder, self.puts)
+        target = replace(self.target, files=StrikingFiles(self.target.files.properties))
+        return written_files(write_batches(target, self.rows))
+
+
+class Lone(Generic[T]):
+    """A run or a task in its process, which ends with the block."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        """Describe it; nothing runs yet."""
+        self._told, self._tells = _processes.Pipe(duplex=False)
+        self._process: ForkServerProcess = _processes.Process(target=_tell, args=(work, self._tells))
+
+    def __enter__(self) -> "Lone[T]":
+        """Begin."""
+        self._process.start()
+        self._tells.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, however far it is."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._told.close()
+
+    def killed(self) -> None:
+        """Wait until it has been killed."""
+        self._process.join(WITHIN_S)
+        assert self._process.exitcode == -signal.SIGKILL
+
+    def kill(self) -> None:
+        """Kill it where it is."""
+        self._process.kill()
+        self.killed()
+
+    def stopped(self) -> None:
+        """Wait until it has been stopped."""
+        until = time.monotonic() + WITHIN_S
+        while (state := self._state())[:1] != "T":
+            assert self._process.exitcode is None
+            assert time.monotonic() < until, f"it is {state}"
+            time.sleep(0.02)
+
+    def go_on(self) -> None:
+        """Continue it."""
+        assert self._process.pid
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def ended(self) -> T:
+        """Wait for its end and give what it said."""
+        assert self._told.poll(WITHIN_S)
+        told: T = self._told.recv()
+        self._process.join(WITHIN_S)
+        assert self._process.exitcode == 0
+        return told
+
+    def _state(self) -> str:
+        command = ["ps", "-o", "state=", "-p", str(self._process.pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _tell(work: Callable[[], object], tells: Connection) -> None:
+    tells.send(work())
 
 
 class StrikingFiles(LakehouseFileIO):
-    """A FileIO that strikes its process once a data file is there."""
+    """A FileIO that strikes its process once a data file is there, with what the environment says."""
 
     def put(
         self, url: str, body: bytes | BinaryIO, *, if_absent: bool = False, if_match: str | None = None
@@ -84,103 +226,25 @@ class StrikingFiles(LakehouseFileIO):
         """Write, and count."""
         info = super().put(url, body, if_absent=if_absent, if_match=if_match)
         if url.endswith(".parquet"):
-            _count()
+            folder, strikes, others = json.loads(os.environ[STRIKES])
+            if strike := strikes.get(str(_count(Path(folder)))):
+                for process in (*others, os.getpid()):
+                    os.kill(process, strike)
         return info
 
 
-class LoneRun:
-    """A run in its process, which ends with the block."""
-
-    def __init__(self, run: Run) -> None:
-        """Describe it; nothing runs yet."""
-        self.run = run
-        self.process: ForkServerProcess = _processes.Process(target=_main, args=(run,))
-
-    def __enter__(self) -> "LoneRun":
-        """Begin."""
-        self.process.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it, however far it is."""
-        self.process.kill()
-        self.process.join()
-        self.process.close()
-
-    def killed(self) -> None:
-        """Wait until it has been killed."""
-        self.process.join(WITHIN_S)
-        assert self.process.exitcode == -signal.SIGKILL, self.run.told.read_text()
-
-    def kill(self) -> None:
-        """Kill it where it is."""
-        self.process.kill()
-        self.killed()
-
-    def stopped(self) -> None:
-        """Wait until it has been stopped."""
-        until = time.monotonic() + WITHIN_S
-        while (state := self._state())[:1] != "T":
-            assert self.process.exitcode is None, f"it has ended: {self.run.told.read_text()}"
-            assert time.monotonic() < until, f"it is {state}"
-            time.sleep(0.02)
-
-    def go_on(self) -> None:
-        """Continue it."""
-        assert self.process.pid
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def ended(self) -> dict[str, Any]:
-        """Wait for its end and give what it said: step, stages and attempt, or the error."""
-        self.process.join(WITHIN_S)
-        assert self.process.exitcode == 0
-        told: dict[str, Any] = json.loads(self.run.told.read_text())
-        return told
-
-    def _state(self) -> str:
-        command = ["ps", "-o", "state=", "-p", str(self.process.pid)]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+def _strike_at(counted: Path, strikes: Strikes, others: Sequence[int] = ()) -> Path:
+    """Tell all tasks that this process starts when to strike themselves, and these processes before."""
+    counted.mkdir()
+    os.environ[STRIKES] = json.dumps([str(counted), dict(strikes), others])
+    return counted
 
 
-def _main(run: Run) -> None:
-    close.LEASE = hour.LEASE = run.lease
-    leases.RENEW_EVERY, hour.LOOK_AGAIN_S = run.renew_every, 0.05
-    store_of = hourly.store_of
-    hourly.store_of = lambda properties: StrikingFiles(store_of(properties).properties)
-    run.counted.mkdir()
-    os.environ[STRIKES] = json.dumps([str(run.counted), dict(run.puts)])
-    os.environ["PYTHONPATH"] = str(ROOT)  # of the engine's workers
-    lakehouse = load_lakehouse(run.folder / "lakehouse.yaml", {})
-    engine = lakehouse.engine
-
-    def session() -> SparkSession:
-        return open_session(engine, run.run_id)
-
-    warehouse = Warehouse.open(lakehouse.catalog)
-    bench = Bench(lakehouse.spec("events"), warehouse, session, run.run_id, lambda _run_id: run.others_are_over)
-
-    def heard(event: events.Event) -> None:
-        if event.name in run.at:
-            os.kill(os.getpid(), run.at[event.name])
-
-    try:
-        with events.subscribed(heard):
-            result = run_hour(bench, HourWindow.from_key(run.hour))
-        told = {"step": result.step, "stages": sorted(result.seconds), "attempt": result.attempt, "error": ""}
-    except Exception as error:  # noqa: BLE001  # the test judges it
-        told = {"error": type(error).__name__, "message": str(error)}
-    run.told.write_text(json.dumps(told))
-    with suppress(Exception):
-        SparkSession.active().stop()
-
-
-def _count() -> None:
-    folder, strikes = json.loads(os.environ[STRIKES])
-    number = 0
-    while True:  # two tasks never count the same
-        number += 1
+def _count(counted: Path) -> int:
+    """Give the next number; no two tasks get the same."""
+    number = 1
+    while True:
         with suppress(FileExistsError):
-            (Path(folder) / str(number)).touch(exist_ok=False)
-            break
-    if str(number) in strikes:
-        os.kill(os.getpid(), strikes[str(number)])
+            (counted / str(number)).touch(exist_ok=False)
+            return number
+        number += 1

@@ -4,21 +4,26 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from signal import SIGKILL, SIGSTOP
 
+import pyarrow as pa
 import pytest
 
 from lakehouse_pipeline.backfill import close, hour
+from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.hour import run_hour
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.data_files import BUCKET
+from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from lakehouse_pipeline.testing.asked import Dialect
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
-from tests.backfill.lone_runs import WITHIN_S, LoneRun, Run
+from tests.backfill.lone_runs import WITHIN_S, Lone, Run, Strikes, Task, Told
 from tests.projects import HOUR, Project, row, strays
 
 WINDOW = HourWindow.from_key(HOUR)
@@ -45,14 +50,19 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hour, "LOOK_AGAIN_S", 0.05)
 
 
-def _next_run(project: Project) -> dict[str, object]:
+def _next_run(project: Project) -> Told:
     """Run the hour in another process, which waits for the lease of the first."""
-    with LoneRun(Run(project.folder, HOUR, "second", lease=SHORT)) as second:
+    with Lone(Run(project.folder, HOUR, "second", lease=SHORT)) as second:
         return second.ended()
 
 
 def _is_held_once(project: Project, ids: list[int]) -> None:
-    """Check that the table has the rows, and after a second pass nothing else."""
+    """Check that the table has the rows, and after a second pass nothing else, and that there is nothing to do."""
+    _holds_only(project, ids)
+    assert project.run().step == "skip"
+
+
+def _holds_only(project: Project, ids: list[int]) -> None:
     table = project.table
     assert project.ids() == ids
     close_attempts(table, lambda _run_id: True, grace=AT_ONCE)
@@ -61,20 +71,19 @@ def _is_held_once(project: Project, ids: list[int]) -> None:
     assert [item.url.removeprefix(f"{table.ledger.folder}/") for item in hidden] == ["hours/2013-01-01-10.json"]
     assert list(table.files.list_uploads(f"{table.location}/")) == []
     assert project.record().state == "idle"
-    assert project.run().step == "skip"
 
 
 @pytest.mark.parametrize("puts", [1, 5])
 def test_killed_while_writing(stored: Project, puts: int) -> None:
     """Some files are put, others not: the next run waits for the lease, writes the hour anew and removes them."""
-    with LoneRun(Run(stored.folder, HOUR, puts={puts: SIGKILL})) as first:
+    with Lone(Run(stored.folder, HOUR, puts={puts: SIGKILL})) as first:
         first.killed()
     assert len(strays(stored.table)) == puts
     killed = stored.record().attempt
     told = _next_run(stored)
     assert killed is not None
-    assert told["step"] == "run"
-    assert told["attempt"] != killed.id
+    assert told.step == "run"
+    assert told.attempt != killed.id
     assert len(stored.table.table.snapshots()) == 1
     _is_held_once(stored, IDS)
 
@@ -82,7 +91,7 @@ def test_killed_while_writing(stored: Project, puts: int) -> None:
 @pytest.mark.parametrize("moment", ["attempt.sealed", "commit.sent"])
 def test_killed_after_the_seal(stored: Project, soon: None, moment: str) -> None:
     """With all files there, and the commit built or not: the next run commits them, and runs no ETL."""
-    with LoneRun(Run(stored.folder, HOUR, at={moment: SIGKILL})) as first:
+    with Lone(Run(stored.folder, HOUR, at={moment: SIGKILL})) as first:
         first.killed()
     sealed = stored.record().attempt
     result = run_hour(stored.bench("second"), WINDOW)
@@ -111,7 +120,7 @@ def wire(stored: Project, seaweed: SeaweedServer) -> Iterator[FaultServer]:
 def held(stored: Project, wire: FaultServer) -> Armed:
     """Give the commit of a run that was killed since it was sent; the catalog has not heard of it yet."""
     commit = wire.add(Fault(effect=Effect.HOLD, verb="updateTable"))
-    with LoneRun(Run(stored.folder, HOUR)) as first:
+    with Lone(Run(stored.folder, HOUR)) as first:
         commit.wait_held(timeout_s=WITHIN_S)
         first.kill()
     assert stored.record().state == "committing"
@@ -165,16 +174,16 @@ def test_a_commit_never_arrives(stored: Project, wire: FaultServer, held: Armed,
 def test_a_commit_of_what_was_given_up_arrives_late(stored: Project, wire: FaultServer, held: Armed) -> None:
     """The objects changed since: the next run fences the commit off and writes the hour anew; then it is refused."""
     stored.land(HOUR, [row(HOUR, 7)])
-    assert _next_run(stored)["step"] == "run"
+    assert _next_run(stored).step == "run"
     assert _arrived(wire, held) == 409
     _is_held_once(stored, [7])
 
 
 def test_a_commit_that_landed_is_not_given_up(stored: Project, wire: FaultServer, held: Armed) -> None:
-    """The objects changed since, and the commit landed: the hour is replaced as any other, and no row is there twice."""
+    """The objects changed since, and the commit landed: the hour is replaced as any other, no row is there twice."""
     stored.land(HOUR, [row(HOUR, 7)])
     assert _arrived(wire, held) == 200
-    assert _next_run(stored)["step"] == "run"
+    assert _next_run(stored).step == "run"
     assert len(stored.table.table.snapshots()) >= 2
     _is_held_once(stored, [7])
 
@@ -186,25 +195,24 @@ def test_a_commit_that_landed_is_not_given_up(stored: Project, wire: FaultServer
 
 def test_a_writer_sleeps_past_its_lease(stored: Project) -> None:
     """It writes on when it wakes up: nothing of that is ever read, it is told that it lost, and its files go."""
-    with LoneRun(Run(stored.folder, HOUR, puts={3: SIGSTOP})) as first:
+    with Lone(Run(stored.folder, HOUR, puts={3: SIGSTOP})) as first:
         first.stopped()
         second = _next_run(stored)
         first.go_on()
         said = first.ended()
-        assert len(list(first.run.counted.iterdir())) == 8
-    assert (second["step"], said["error"]) == ("run", "CommitConflictError")
+    assert (second.step, said.error, said.puts) == ("run", "CommitConflictError", 8)
     committed = stored.record().committed
     assert committed is not None
-    assert committed.attempt == second["attempt"]
+    assert committed.attempt == second.attempt
     assert len(stored.table.table.snapshots()) == 1
     _is_held_once(stored, IDS)
 
 
 def test_what_a_late_writer_leaves_goes_with_the_second_pass(stored: Project) -> None:
     """It wakes up after its files were removed, puts others and is killed: only a second pass finds them."""
-    with LoneRun(Run(stored.folder, HOUR, puts={3: SIGSTOP, 6: SIGKILL})) as first:
+    with Lone(Run(stored.folder, HOUR, puts={3: SIGSTOP, 6: SIGKILL})) as first:
         first.stopped()
-        assert _next_run(stored)["step"] == "run"
+        assert _next_run(stored).step == "run"
         assert strays(stored.table) == set()
         first.go_on()
         first.killed()
@@ -217,12 +225,12 @@ def test_what_a_late_writer_leaves_goes_with_the_second_pass(stored: Project) ->
 @pytest.mark.parametrize("moment", ["attempt.sealed", "commit.sent"])
 def test_a_committer_sleeps_past_its_lease(stored: Project, soon: None, moment: str) -> None:
     """The next run commits its files; when it wakes up, it commits nothing, and removes none of them."""
-    with LoneRun(Run(stored.folder, HOUR, at={moment: SIGSTOP})) as first:
+    with Lone(Run(stored.folder, HOUR, at={moment: SIGSTOP})) as first:
         first.stopped()
         result = run_hour(stored.bench("second"), WINDOW)
         first.go_on()
         said = first.ended()
-    assert (result.step, said["error"]) == ("resume", "CommitConflictError")
+    assert (result.step, said.error) == ("resume", "CommitConflictError")
     assert len(stored.table.table.snapshots()) == 1
     _is_held_once(stored, IDS)
 
@@ -244,7 +252,7 @@ def test_killed_in_the_middle_of_a_file(stored: Project, seaweed: SeaweedServer)
         engine = "engine: sail\n"
         stored.write("lakehouse.yaml", f"catalog: {json.dumps(catalog | {'s3.endpoint': wire.endpoint})}\n{engine}")
         part = wire.add(Fault(effect=Effect.HOLD, verb="UploadPart", query="partNumber", after=1))
-        with LoneRun(Run(stored.folder, HOUR)) as first:
+        with Lone(Run(stored.folder, HOUR)) as first:
             part.wait_held(timeout_s=WITHIN_S)
             first.kill()
     stored.write("lakehouse.yaml", f"catalog: {json.dumps(catalog)}\n{engine}")
@@ -252,5 +260,84 @@ def test_killed_in_the_middle_of_a_file(stored: Project, seaweed: SeaweedServer)
     assert len(list(table.files.list_uploads(f"{table.location}/"))) == 1
     assert len(close_attempts(table, lambda _run_id: True)) == 1
     assert list(table.files.list_uploads(f"{table.location}/")) == []
-    assert _next_run(stored)["step"] == "run"
+    assert _next_run(stored).step == "run"
     _is_held_once(stored, [1] * ROWS)
+
+
+def test_spark_runs_a_killed_task_again(stored: Project) -> None:
+    """Its files of the first try are in the way, and no part of the table: the second try's are, and the first's go."""
+    stored.describe({"sort": "[id]"})
+    with Lone(Run(stored.folder, HOUR, puts={3: SIGKILL}, spark="local[2,4]")) as run:
+        told = run.ended()
+    assert (told.step, told.puts) == ("run", 3 + 8)
+    assert strays(stored.table) == set()
+    _is_held_once(stored, IDS)
+
+
+def test_the_driver_of_spark_is_killed(stored: Project) -> None:
+    """Driver, JVM and tasks are gone in the middle of the files: the next run takes over, on another engine even."""
+    with Lone(Run(stored.folder, HOUR, puts={3: SIGKILL}, puts_strike_run=True, spark="local[2]")) as first:
+        first.killed()
+    assert len(strays(stored.table)) == 3
+    assert _next_run(stored).step == "run"
+    assert strays(stored.table) == set()
+    _is_held_once(stored, IDS)
+
+
+@pytest.fixture
+def tries(stored: Project) -> tuple[HourInHand, Callable[[str, Strikes], Task]]:
+    """Give an open attempt whose tasks may write on when it has ended, and its one task, as often as a test wants."""
+    lakehouse = stored.lakehouse
+    spec = lakehouse.spec("events")
+    assert spec.source.columns
+    table = stored.warehouse.create(spec, spec.source.columns)
+    hand = HourInHand(table, WINDOW, table.ledger.hour(WINDOW), "run")
+    attempt = Attempt(
+        id=new_attempt_id(),
+        run_id="run",
+        opened_at=WINDOW.start,
+        opened_on=None,
+        replaces=digest([]),
+        source="source",
+        recipe="recipe",
+        buckets=1,
+        remote=True,
+        layout=table.layout,
+    )
+    hand.open(attempt)
+    target = table.target(WINDOW, attempt.id, PART)
+    read = {"at": [WINDOW.start] * len(IDS), "id": IDS, "size": [0.5] * len(IDS)}
+    batch = pa.RecordBatch.from_pydict(read, schema=table.arrow_schema)
+    rows = [batch.append_column(BUCKET, pa.array([0] * len(IDS), pa.int32()))]
+    return hand, lambda name, puts: Task(stored.folder / name, target, rows, puts)
+
+
+@pytest.mark.parametrize("used", [0, 1], ids=["first", "second"])
+def test_two_tries_of_a_task_at_once(
+    stored: Project, tries: tuple[HourInHand, Callable[[str, Strikes], Task]], used: int
+) -> None:
+    """Whichever of them the engine takes: the table holds its rows once, and what the other put goes."""
+    hand, task = tries
+    with Lone(task("a", {})) as first, Lone(task("b", {})) as second:
+        written = [first.ended(), second.ended()]
+    assert {file.path for file in written[0]}.isdisjoint(file.path for file in written[1])
+    hand.seal(hand.table.seal(hand.attempt.id, written[used], rows_read=len(IDS), rejected=0))
+    hand.commit()
+    assert len(stored.table.table.snapshots()) == 1
+    assert strays(stored.table) == set()
+    _holds_only(stored, IDS)
+
+
+def test_a_slower_try_writes_on_after_the_commit(
+    stored: Project, tries: tuple[HourInHand, Callable[[str, Strikes], Task]]
+) -> None:
+    """A speculative try that nobody could stop puts files when the hour is committed: the second pass finds them."""
+    hand, task = tries
+    with Lone(task("slow", {3: SIGSTOP})) as slow, Lone(task("fast", {})) as fast:
+        slow.stopped()
+        hand.seal(hand.table.seal(hand.attempt.id, fast.ended(), rows_read=len(IDS), rejected=0))
+        hand.commit()
+        slow.go_on()
+        slow.ended()
+    assert strays(stored.table) != set()
+    _holds_only(stored, IDS)
