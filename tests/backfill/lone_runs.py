@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 import pyarrow as pa
+import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
@@ -40,9 +41,12 @@ from lakehouse_pipeline.object_store.objects import ObjectInfo
 
 ROOT = Path(__file__).parents[2]
 STRIKES = "LAKEHOUSE_TEST_STRIKES"  # in the environment, where an engine's tasks find it
+SPARK = "--conf spark.python.daemon.module=tests.spark_daemon pyspark-shell"
+GO = "go"  # a file that lets those go on that wait
+WAIT = 0  # in a signal's place: what is struck waits for that file, while its process goes on
 WITHIN_S = 120.0  # a run has ended, or is at its strike; the machine may be busy
 
-Strikes = Mapping[int, signal.Signals]
+Strikes = Mapping[int, int]
 T = TypeVar("T")
 
 _processes = multiprocessing.get_context("forkserver")
@@ -79,18 +83,17 @@ class Run:
 
     def __call__(self) -> "Told":
         """Run it, in a process of its own."""
-        close.LEASE = hour.LEASE = self.lease
-        leases.RENEW_EVERY, hour.LOOK_AGAIN_S = self.renew_every, 0.05
+        shorten_leases(pytest.MonkeyPatch(), self.lease, self.renew_every)
         store_of = hourly.store_of
         hourly.store_of = lambda properties: StrikingFiles(store_of(properties).properties)
-        os.environ |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}  # of the engine's workers
+        os.environ |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": SPARK}
         counted = _strike_at(self.folder / f"{self.run_id}.puts", self.puts, [os.getpid()] * self.puts_strike_run)
         try:
             with events.subscribed(self._heard):
                 result = run_hour(self._bench(), HourWindow.from_key(self.hour))
-            return Told(result.step, result.attempt, tuple(result.seconds), puts=len(list(counted.iterdir())))
+            return Told(result.step, result.attempt, result.seconds, puts=_counted(counted))
         except LakehouseError as error:
-            return Told(error=type(error).__name__, message=str(error), puts=len(list(counted.iterdir())))
+            return Told(error=type(error).__name__, message=str(error), puts=_counted(counted))
         finally:
             if self.spark:
                 SparkSession.active().stop()
@@ -119,7 +122,7 @@ class Told:
     Attributes:
         step: of its result.
         attempt: whose files are live.
-        stages: that it went through.
+        seconds: by stage.
         error: in place of all that: the error's class.
         message: what the error said.
         puts: data files that its tasks put.
@@ -127,7 +130,7 @@ class Told:
 
     step: str = ""
     attempt: str = ""
-    stages: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     message: str = ""
     puts: int = 0
@@ -227,10 +230,31 @@ class StrikingFiles(LakehouseFileIO):
         info = super().put(url, body, if_absent=if_absent, if_match=if_match)
         if url.endswith(".parquet"):
             folder, strikes, others = json.loads(os.environ[STRIKES])
-            if strike := strikes.get(str(_count(Path(folder)))):
+            strike = strikes.get(str(_count(Path(folder))))
+            if strike == WAIT:
+                _wait_for(Path(folder) / GO)
+            elif strike:
                 for process in (*others, os.getpid()):
                     os.kill(process, strike)
         return info
+
+
+def shorten_leases(patch: pytest.MonkeyPatch, lease: timedelta, renew_every: timedelta) -> None:
+    """Let leases in this process be of this length."""
+    patch.setattr(close, "LEASE", lease)
+    patch.setattr(hour, "LEASE", lease)
+    patch.setattr(hour, "LOOK_AGAIN_S", 0.05)
+    patch.setattr(leases, "RENEW_EVERY", renew_every)
+
+
+def _wait_for(file: Path) -> None:
+    until = time.monotonic() + WITHIN_S
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _counted(folder: Path) -> int:
+    return sum(file.name != GO for file in folder.iterdir())
 
 
 def _strike_at(counted: Path, strikes: Strikes, others: Sequence[int] = ()) -> Path:

@@ -11,7 +11,6 @@ from signal import SIGKILL, SIGSTOP
 import pyarrow as pa
 import pytest
 
-from lakehouse_pipeline.backfill import close, hour
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.hour import run_hour
 from lakehouse_pipeline.backfill.leftovers import close_attempts
@@ -19,11 +18,12 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.ledger.leases import RENEW_EVERY
 from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from lakehouse_pipeline.testing.asked import Dialect
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
-from tests.backfill.lone_runs import WITHIN_S, Lone, Run, Strikes, Task, Told
+from tests.backfill.lone_runs import WITHIN_S, Lone, Run, Strikes, Task, Told, shorten_leases
 from tests.projects import HOUR, Project, row, strays
 
 WINDOW = HourWindow.from_key(HOUR)
@@ -46,8 +46,7 @@ def stored(project: Project, seaweed: SeaweedServer) -> Project:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let leases in this process be short."""
-    monkeypatch.setattr(close, "LEASE", SHORT)
-    monkeypatch.setattr(hour, "LOOK_AGAIN_S", 0.05)
+    shorten_leases(monkeypatch, SHORT, RENEW_EVERY)
 
 
 def _next_run(project: Project) -> Told:
