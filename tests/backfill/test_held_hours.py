@@ -114,7 +114,10 @@ def test_a_held_hour_is_waited_for(
 
 
 def test_an_hour_of_a_run_that_is_over_is_taken_at_once(local: Project, holder: Lone[Told]) -> None:
-    """However young the lease is: the orchestrator knows better; should the first be alive, it is told and stops."""
+    """However young the lease is: the orchestrator knows better; should the first be alive, it is told and stops.
+
+    It renews its lease all the time, so that its record is another one when the second run comes to take it.
+    """
     with Lone(Run(local.folder, HOUR, "second", others_are_over=True)) as second:
         took = second.ended()
     _let_go(local)
