@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
+from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.hour import run_hour
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.errors import CommitConflictError
@@ -17,6 +19,7 @@ from tests.backfill.lone_runs import GO, WAIT, WITHIN_S, Lone, Run, Told, shorte
 from tests.projects import HOUR, Project, row, strays
 
 OFTEN = timedelta(seconds=0.1)
+WINDOW = HourWindow.from_key(HOUR)
 IDS = list(range(40))
 LOSING = """\
 import time
@@ -34,6 +37,7 @@ def lose(source):
             (HERE / "ended").touch()
             yield batch
 
+    # Before the first job: what is lost now is noticed when there is nothing to end yet.
     (record,) = HERE.parent.glob("warehouse/lake/events/_lakehouse/*/hours/*.json")
     record.unlink()
     return source.mapInArrow(slowly, source.schema)
@@ -103,7 +107,7 @@ def test_a_held_hour_is_waited_for(
     time_sleep = time.sleep
     monkeypatch.setattr("lakehouse_pipeline.backfill.hour.time.sleep", look_again)
     with caplog.at_level(logging.WARNING, "lakehouse_pipeline.backfill.hour"):
-        result = run_hour(local.bench("second"), HourWindow.from_key(HOUR))
+        result = run_hour(local.bench("second"), WINDOW)
     first = holder.ended()
     assert attempt is not None
     (said,) = [record.getMessage() for record in caplog.records if "is held by" in record.getMessage()]
@@ -113,18 +117,37 @@ def test_a_held_hour_is_waited_for(
     _holds_only(local, IDS)
 
 
-def test_an_hour_of_a_run_that_is_over_is_taken_at_once(local: Project, holder: Lone[Told]) -> None:
-    """However young the lease is: the orchestrator knows better; should the first be alive, it is told and stops.
-
-    It renews its lease all the time, so that its record is another one when the second run comes to take it.
-    """
-    with Lone(Run(local.folder, HOUR, "second", others_are_over=True)) as second:
-        took = second.ended()
-    _let_go(local)
+def test_an_hour_of_a_run_that_is_over_is_taken_at_once(local: Project) -> None:
+    """However young the lease is: the orchestrator knows better; should the first be alive, it is told and stops."""
+    with Lone(Run(local.folder, HOUR, puts={3: WAIT})) as first:
+        _until((local.folder / "first.puts/3").exists)
+        with Lone(Run(local.folder, HOUR, "second", others_are_over=True)) as second:
+            took = second.ended()
+        _let_go(local)
+        told = first.ended()
     assert (took.step, took.message) == ("run", "")
     assert took.seconds["wait"] < LEASE.total_seconds() / 2
-    assert holder.ended().error == "CommitConflictError"
+    assert told.error == "CommitConflictError"
     assert [committed.attempt for committed in [local.record().committed] if committed] == [took.attempt]
+    _holds_only(local, IDS)
+
+
+def test_a_renewal_in_between_is_no_conflict(local: Project) -> None:
+    """The holder writes its record when the next run is about to take the hour: that one looks again, and takes it."""
+    with Lone(Run(local.folder, HOUR, at={"attempt.sealed": SIGKILL})) as first:
+        first.killed()
+    sealed, planned = local.record().attempt, list[events.Event]()
+    assert sealed is not None
+
+    def renew(event: events.Event) -> None:
+        if event.name == "hour.planned":
+            planned.append(event)
+            if len(planned) == 1:
+                local.table.ledger.hour(WINDOW).renew(sealed.id, "seal")
+
+    with events.subscribed(renew):
+        result = run_hour(local.bench("second", others_are_over=True), WINDOW)
+    assert (result.step, result.attempt, len(planned)) == ("resume", sealed.id, 2)
     _holds_only(local, IDS)
 
 
