@@ -18,7 +18,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import pytest
@@ -42,12 +42,13 @@ from lakehouse_pipeline.object_store.objects import ObjectInfo
 ROOT = Path(__file__).parents[2]
 STRIKES = "LAKEHOUSE_TEST_STRIKES"  # in the environment, where an engine's tasks find it
 SPARK = "--conf spark.python.daemon.module=tests.spark_daemon pyspark-shell"
-GO = "go"  # a file that lets those go on that wait
+WAITS, GO = "waits", "go"  # files: something waits, and lets it go on
 WAIT = 0  # in a signal's place: what is struck waits for that file, while its process goes on
 WITHIN_S = 120.0  # a run has ended, or is at its strike; the machine may be busy
 
 Strikes = Mapping[int, int]
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
@@ -81,19 +82,24 @@ class Run:
     lease: timedelta = leases.LEASE
     renew_every: timedelta = leases.RENEW_EVERY
 
+    @property
+    def counted(self) -> Path:
+        """Where its tasks count their files."""
+        return self.folder / f"{self.run_id}.puts"
+
     def __call__(self) -> "Told":
         """Run it, in a process of its own."""
         shorten_leases(pytest.MonkeyPatch(), self.lease, self.renew_every)
         store_of = hourly.store_of
         hourly.store_of = lambda properties: StrikingFiles(store_of(properties).properties)
         os.environ |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": SPARK}
-        counted = _strike_at(self.folder / f"{self.run_id}.puts", self.puts, [os.getpid()] * self.puts_strike_run)
+        _strike_at(self.counted, self.puts, [os.getpid()] * self.puts_strike_run)
         try:
             with events.subscribed(self._heard):
                 result = run_hour(self._bench(), HourWindow.from_key(self.hour))
-            return Told(result.step, result.attempt, result.seconds, puts=_counted(counted))
+            return Told(result.step, result.attempt, result.seconds, puts=_count_all(self.counted))
         except LakehouseError as error:
-            return Told(error=type(error).__name__, message=str(error), puts=_counted(counted))
+            return Told(error=type(error).__name__, message=str(error), puts=_count_all(self.counted))
         finally:
             if self.spark:
                 SparkSession.active().stop()
@@ -141,29 +147,41 @@ class Task:
     """One try of a task that writes rows.
 
     Attributes:
-        folder: for what it counts.
+        counted: the folder in which it counts its files.
         target: the attempt.
         rows: what it writes.
         puts: as in a run.
     """
 
-    folder: Path
+    counted: Path
     target: WriteTarget
     rows: Sequence[pa.RecordBatch]
     puts: Strikes = field(default_factory=dict)
 
     def __call__(self) -> list[WrittenFile]:
         """Write, in a process of its own."""
-        _strike_at(self.folder, self.puts)
+        _strike_at(self.counted, self.puts)
         target = replace(self.target, files=StrikingFiles(self.target.files.properties))
         return written_files(write_batches(target, self.rows))
+
+
+class Work(Protocol[T_co]):
+    """What a process can do."""
+
+    @property
+    def counted(self) -> Path:
+        """The folder in which its tasks count their files."""
+
+    def __call__(self) -> T_co:
+        """Do it."""
 
 
 class Lone(Generic[T]):
     """A run or a task in its process, which ends with the block."""
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Work[T]) -> None:
         """Describe it; nothing runs yet."""
+        self._work = work
         self._told, self._tells = _processes.Pipe(duplex=False)
         self._process: ForkServerProcess = _processes.Process(target=_tell, args=(work, self._tells))
 
@@ -197,6 +215,18 @@ class Lone(Generic[T]):
             assert self._process.exitcode is None
             assert time.monotonic() < until, f"it is {state}"
             time.sleep(0.02)
+
+    def waits(self) -> None:
+        """Wait until one of its tasks waits."""
+        until = time.monotonic() + WITHIN_S
+        while not (self._work.counted / WAITS).exists():
+            assert self._process.exitcode is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def stops_waiting(self) -> None:
+        """Let its tasks go on that wait."""
+        (self._work.counted / GO).touch()
 
     def go_on(self) -> None:
         """Continue it."""
@@ -232,6 +262,7 @@ class StrikingFiles(LakehouseFileIO):
             folder, strikes, others = json.loads(os.environ[STRIKES])
             strike = strikes.get(str(_count(Path(folder))))
             if strike == WAIT:
+                (Path(folder) / WAITS).touch()
                 _wait_for(Path(folder) / GO)
             elif strike:
                 for process in (*others, os.getpid()):
@@ -253,15 +284,14 @@ def _wait_for(file: Path) -> None:
         time.sleep(0.02)
 
 
-def _counted(folder: Path) -> int:
-    return sum(file.name != GO for file in folder.iterdir())
+def _count_all(folder: Path) -> int:
+    return sum(file.name not in {WAITS, GO} for file in folder.iterdir())
 
 
-def _strike_at(counted: Path, strikes: Strikes, others: Sequence[int] = ()) -> Path:
+def _strike_at(counted: Path, strikes: Strikes, others: Sequence[int] = ()) -> None:
     """Tell all tasks that this process starts when to strike themselves, and these processes before."""
     counted.mkdir()
     os.environ[STRIKES] = json.dumps([str(counted), dict(strikes), others])
-    return counted
 
 
 def _count(counted: Path) -> int:

@@ -15,7 +15,7 @@ from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.leases import LEASE
-from tests.backfill.lone_runs import GO, WAIT, WITHIN_S, Lone, Run, Told, shorten_leases
+from tests.backfill.lone_runs import WAIT, WITHIN_S, Lone, Run, Told, shorten_leases
 from tests.projects import HOUR, Project, row, strays
 
 OFTEN = timedelta(seconds=0.1)
@@ -58,7 +58,7 @@ def holder(local: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lone[Tol
     """Give a run, in another process, that is in the middle of its files until it may go on."""
     shorten_leases(monkeypatch, LEASE, OFTEN)
     with Lone(Run(local.folder, HOUR, puts={3: WAIT}, renew_every=OFTEN)) as first:
-        _until((local.folder / "first.puts/3").exists)
+        first.waits()
         yield first
 
 
@@ -67,10 +67,6 @@ def _until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < until
         time.sleep(0.02)
-
-
-def _let_go(project: Project) -> None:
-    (project.folder / "first.puts" / GO).touch()
 
 
 def _holds_only(project: Project, ids: list[int]) -> None:
@@ -86,7 +82,7 @@ def test_a_lease_is_renewed_while_the_hour_runs(local: Project, holder: Lone[Tol
     _until(lambda: local.record().version >= before + 5)
     record = local.record()
     assert (record.state, record.stage, record.attempt and record.attempt.run_id) == ("open", "etl", "first")
-    _let_go(local)
+    holder.stops_waiting()
     assert holder.ended().step == "run"
     _holds_only(local, IDS)
 
@@ -101,7 +97,7 @@ def test_a_held_hour_is_waited_for(
     def look_again(seconds: float) -> None:
         looked.append(seconds)
         if len(looked) == 3:
-            _let_go(local)
+            holder.stops_waiting()
         time_sleep(seconds)
 
     time_sleep = time.sleep
@@ -120,10 +116,10 @@ def test_a_held_hour_is_waited_for(
 def test_an_hour_of_a_run_that_is_over_is_taken_at_once(local: Project) -> None:
     """However young the lease is: the orchestrator knows better; should the first be alive, it is told and stops."""
     with Lone(Run(local.folder, HOUR, puts={3: WAIT})) as first:
-        _until((local.folder / "first.puts/3").exists)
+        first.waits()
         with Lone(Run(local.folder, HOUR, "second", others_are_over=True)) as second:
             took = second.ended()
-        _let_go(local)
+        first.stops_waiting()
         told = first.ended()
     assert (took.step, took.message) == ("run", "")
     assert took.seconds["wait"] < LEASE.total_seconds() / 2

@@ -23,7 +23,7 @@ from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from lakehouse_pipeline.testing.asked import Dialect
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
-from tests.backfill.lone_runs import WITHIN_S, Lone, Run, Strikes, Task, Told, shorten_leases
+from tests.backfill.lone_runs import WAIT, WITHIN_S, Lone, Run, Strikes, Task, Told, shorten_leases
 from tests.projects import HOUR, Project, row, strays
 
 WINDOW = HourWindow.from_key(HOUR)
@@ -171,10 +171,16 @@ def test_a_commit_never_arrives(stored: Project, wire: FaultServer, held: Armed,
 
 
 def test_a_commit_of_what_was_given_up_arrives_late(stored: Project, wire: FaultServer, held: Armed) -> None:
-    """The objects changed since: the next run fences the commit off and writes the hour anew; then it is refused."""
+    """The objects changed since: the next run gives it up, and it is refused while the hour is written anew."""
+    given_up = stored.record().attempt
     stored.land(HOUR, [row(HOUR, 7)])
-    assert _next_run(stored).step == "run"
-    assert _arrived(wire, held) == 409
+    with Lone(Run(stored.folder, HOUR, "second", puts={1: WAIT}, others_are_over=True)) as second:
+        second.waits()
+        assert given_up is not None
+        assert {url for url in strays(stored.table) if f"-{given_up.id}-" in url} == set()
+        assert _arrived(wire, held) == 409
+        second.stops_waiting()
+        assert second.ended().step == "run"
     _is_held_once(stored, [7])
 
 
