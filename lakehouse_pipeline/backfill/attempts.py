@@ -32,6 +32,10 @@ SEALED = ("sealed", "committing", "aborting")  # states in which an attempt may 
 Ended = Literal["committed", "failed", "cancelled", "abandoned"]
 
 
+class TakenError(CommitConflictError):
+    """Somebody wrote the hour's record before this run could take it; nothing was done yet, so look again."""
+
+
 @dataclass
 class HourInHand:
     """One hour of a table, as one process works on it.
@@ -59,7 +63,7 @@ class HourInHand:
         """Begin an attempt in the place of an open one, whose files are removed, or of none.
 
         Raises:
-            CommitConflictError: another run has the hour.
+            TakenError: another run was faster, or the holder renewed its lease just now.
             SafetyError: an attempt of the hour is sealed; `abandon` it first.
         """
         earlier, epoch = self.held.record.attempt, self.held.record.epoch + 1
@@ -69,8 +73,8 @@ class HourInHand:
         # Marked before anything else: whatever an attempt may have left is found by its marker.
         self.table.ledger.mark(Marker(hour=self.hour.key, attempt=opened))
         try:
-            self.held.advance(epoch=epoch, state="open", attempt=opened, stage="opened", outcome=None)
-        except CommitConflictError:
+            self._take(epoch=epoch, state="open", attempt=opened, stage="opened", outcome=None)
+        except TakenError:
             with self._told(opened):
                 self.table.ledger.unmark(self.hour, opened.id)  # nothing was written
             raise
@@ -92,10 +96,10 @@ class HourInHand:
         """Take the hour with its sealed attempt.
 
         Raises:
-            CommitConflictError: another run was faster.
+            TakenError: another run was faster, or the holder renewed its lease just now.
         """
         taken = self.attempt.model_copy(update={"run_id": self.run_id})
-        self.held.advance(epoch=self.held.record.epoch + 1, attempt=taken, outcome=None)
+        self._take(epoch=self.held.record.epoch + 1, attempt=taken, outcome=None)
 
     def commit(self) -> Committed:
         """Make the sealed attempt the hour; called once for each taking of the hour.
@@ -168,7 +172,8 @@ class HourInHand:
 
         Raises:
             SafetyError: there is nothing to abandon.
-            CommitConflictError: another run has the hour.
+            TakenError: another run was faster, or the holder renewed its lease just now.
+            CommitConflictError: another run took the hour since.
             CommitStateUnknownError: `main` could not be moved, or read back; nothing was removed.
             TransientError: the store or the catalog did not answer; nothing is lost, call again.
         """
@@ -176,7 +181,7 @@ class HourInHand:
         if state not in SEALED:
             raise SafetyError(f"attempt {attempt.id} of {self.hour} is {state}, and only a sealed one can be abandoned")
         epoch = self.held.record.epoch + 1
-        self.held.advance(epoch=epoch, state="aborting", attempt=attempt.model_copy(update={"run_id": self.run_id}))
+        self._take(epoch=epoch, state="aborting", attempt=attempt.model_copy(update={"run_id": self.run_id}))
         self._emit("attempt.aborting", attempt, why=why)
         self.table.fence(attempt, epoch=epoch)
         if (landed := self.table.landed(self.hour, attempt)) is not None:
@@ -186,6 +191,12 @@ class HourInHand:
         outcome = self._outcome("abandoned").model_copy(update={"message": why})
         self.held.advance(state="idle", attempt=None, stage="", outcome=outcome)
         return None
+
+    def _take(self, **changes: object) -> None:
+        try:
+            self.held.advance(**changes)
+        except CommitConflictError as error:
+            raise TakenError(str(error)) from None
 
     def _is_recorded(self, attempt: Attempt) -> bool:
         """Tell whether the hour's record, as it is now, holds an attempt."""

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.arrange import new_columns
-from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand
+from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand, TakenError
 from lakehouse_pipeline.backfill.checks import Check, check_rows
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
 from lakehouse_pipeline.backfill.etl import run_etl
@@ -138,15 +138,23 @@ def _run_hour(bench: Bench, hour: HourWindow, *, force: bool) -> HourResult:
     while True:
         with stages.timed("plan"):
             work = _planned(bench, hour, stages, before, force=force)
-        if work.plan.step == "skip":
-            return work.skip()
-        with stages.timed("wait"):
-            if work.waits():
-                continue  # what the other run did may leave nothing to do
-        if work.plan.step == "resume" and work.is_whole():
-            return work.resume()
-        if work.may_open():
-            return work.run()
+        try:
+            if result := _carried_out(work):
+                return result
+        except TakenError:
+            logger.warning("%s: its record was written by another run just now; looking again", hour)
+
+
+def _carried_out(work: "_HourRun") -> HourResult | None:
+    """Do what was planned; None where what another run did has to be planned for anew."""
+    if work.plan.step == "skip":
+        return work.skip()
+    with work.stages.timed("wait"):
+        if work.waits():
+            return None  # there may be nothing left to do
+    if work.plan.step == "resume" and work.is_whole():
+        return work.resume()
+    return work.run() if work.may_open() else None
 
 
 def _planned(bench: Bench, hour: HourWindow, stages: _Stages, before: RequestCounts, *, force: bool) -> "_HourRun":

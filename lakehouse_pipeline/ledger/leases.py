@@ -16,6 +16,7 @@ from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 
 LEASE = timedelta(seconds=60)
 RENEW_EVERY = timedelta(seconds=15)
+END_AGAIN_S = 1.0  # a lost lease's work, which may be between two of the engine's jobs
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,11 @@ class Renewal:
     """Renews a lease in the background for as long as its block runs."""
 
     def __init__(self, renew: Callable[[], bool], lost: Callable[[], object], what: str) -> None:
-        """Call `renew` every `RENEW_EVERY` until it gives False; call `lost` once if somebody else has the lease.
+        """Call `renew` every `RENEW_EVERY` until it gives False; `lost`, too, once somebody else has the lease.
 
         Args:
             renew: raises CommitConflictError when the lease is lost.
-            lost: ends what is being done; called from another thread.
+            lost: ends what is being done; called from another thread, again and again until the block has ended.
             what: for the log.
         """
         self._renew = renew
@@ -62,8 +63,15 @@ class Renewal:
                     return
             except CommitConflictError as error:
                 self._refusal = error
-                with suppress(Exception):  # what ends the work raises there, not here
-                    self._lost()
+                self._end_work()
                 return
             except LakehouseError as error:  # the store is away: the next renewal may reach it in time
                 logger.warning("%s: its lease was not renewed: %s", self._what, error)
+
+    def _end_work(self) -> None:
+        """End what is being done, again and again: what is not begun yet cannot be ended, and begins afterwards."""
+        while True:
+            with suppress(Exception):  # what ends the work raises there, not here
+                self._lost()
+            if self._ended.wait(END_AGAIN_S):
+                return
