@@ -244,3 +244,19 @@ def test_a_landed_commit_that_was_expired_is_not_torn_apart(lake: Lake, scripted
     with pytest.raises(CommitConflictError):
         lake.replace(sealed)
     assert lake.rows() == {TEN.key: [2], ELEVEN.key: [1], TWELVE.key: [3]}
+
+
+@pytest.mark.parametrize("error", [CommitFailedException("409"), *UNKNOWN.values()], ids=["refused", *UNKNOWN])
+def test_a_fence_that_a_rival_made_needless_leaves_nothing(
+    lake: Lake, scripted: ScriptedCatalog, error: Exception
+) -> None:
+    """Where a rival moves `main` off the bases before the fence does, no file of the fence is left."""
+
+    def rival(_send: Callable[[], object]) -> None:
+        lake.put(ELEVEN, [1])
+        raise error
+
+    scripted.script = [rival]  # type: ignore[list-item]  # it never answers
+    commit.fence(scripted, lake.identifier, {lake.now.head}, batch="fence")
+    assert lake.rows() == {TEN.key: [0], ELEVEN.key: [1], TWELVE.key: [9]}
+    assert_whole(lake)
