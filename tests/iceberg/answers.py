@@ -44,7 +44,6 @@ class Answered:
 EFFECTS = {
     "409": Effect.CONFLICT,
     "500": Effect.INTERNAL_ERROR,
-    "503": Effect.SLOW_DOWN,
     "reset": Effect.RESET,
 }
 PLACES = {"first": 0, "second": 1, "last": TRIES - 1, "every": None}

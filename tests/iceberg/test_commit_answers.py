@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,10 @@ def counted(seaweed: SeaweedServer, tmp_path: Path) -> Iterator[Counted]:
     stored = where | seaweed.s3_properties()
     with FaultServer(seaweed.endpoint) as server:
         through = stored | {"s3.endpoint": server.endpoint}
-        with ScriptedCatalog("lakehouse", **through) as catalog, open_catalog({"type": "sql", **stored}) as other:
+        with (
+            closing(ScriptedCatalog("lakehouse", **through)) as catalog,
+            open_catalog({"type": "sql", **stored}) as other,
+        ):
             small = {"commit.manifest.target-size-bytes": "1"}  # a manifest for each file
             lake = Lake.create(catalog, properties=small)
             lake.append(events(TEN, [0]), events(ELEVEN, [9]))
