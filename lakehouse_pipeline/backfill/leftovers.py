@@ -88,7 +88,8 @@ def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver,
             _give_up(held)
         case "close stray":  # its record is lost: a commit of it may be on its way even now
             table.fence_head(attempt, epoch=_STRAY)
-    close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=record.epoch))
+    epoch = max(record.epoch, attempt.epoch)  # of a record that is lost nothing is known but the attempt's own
+    close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=epoch))
     return True
 
 

@@ -17,8 +17,6 @@ from lakehouse_pipeline.ledger.leases import LEASE
 from tests.iceberg.lake import Lake
 from tests.projects import HOUR, NEXT, SPEC, THIRD, Project, row, strays
 
-LOST = {"all of it": "", "its hours": "hours"}
-
 
 @pytest.fixture
 def written(project: Project) -> Project:
@@ -57,15 +55,27 @@ def assert_whole(project: Project, ids: list[int]) -> None:
     assert strays(project.table) == set()
 
 
-@pytest.mark.parametrize("part", LOST.values(), ids=LOST)
+def interrupted_at(moment: str, project: Project, hour: str) -> None:
+    """Let a run of an hour be interrupted at an event."""
+
+    def interrupt(event: events.Event) -> None:
+        if event.name == moment:
+            raise KeyboardInterrupt
+
+    with events.subscribed(interrupt), pytest.raises(KeyboardInterrupt):
+        project.run(hour)
+
+
 @pytest.mark.parametrize(
-    ("moment", "ids"),
+    ("moment", "ids", "part"),
     [
-        ("attempt.opened", [1, 2]),
-        ("attempt.sealed", [1, 2]),
-        ("commit.sent", [3]),
-        ("commit.landed", [3]),
-        ("attempt.committed", [3]),
+        ("attempt.opened", [1, 2], ""),
+        ("attempt.sealed", [1, 2], ""),
+        ("attempt.sealed", [1, 2], "hours"),
+        ("commit.sent", [3], ""),
+        ("commit.sent", [3], "hours"),
+        ("commit.landed", [3], ""),
+        ("attempt.committed", [3], ""),
     ],
 )
 def test_the_ledger_is_lost_during_a_run(written: Project, moment: str, ids: list[int], part: str) -> None:
@@ -93,12 +103,25 @@ def test_the_ledger_is_lost_during_a_run(written: Project, moment: str, ids: lis
     assert [written.run(hour).step for hour in (HOUR, NEXT)] == ["skip", "skip"]
 
 
-@pytest.mark.parametrize("part", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("part", ["", "hours"], ids=["all of it", "its hours"])
 def test_the_ledger_is_lost_between_runs(written: Project, part: str) -> None:
     """Hours whose records are gone run again, into the same rows."""
     lose(written, part)
     assert [written.run(hour).step for hour in (HOUR, NEXT)] == ["run", "run"]
     close_all(written)
+    assert_whole(written, [3])
+
+
+@pytest.mark.parametrize(
+    ("moment", "ids"), [("attempt.sealed", [1, 2]), ("commit.sent", [1, 2]), ("commit.landed", [3])]
+)
+def test_a_run_dies_and_its_record_is_lost(written: Project, moment: str, ids: list[int]) -> None:
+    """Its marker alone tells of the attempt: what of it is not the table's is removed, its commit's list included."""
+    interrupted_at(moment, written, HOUR)
+    lose(written, "hours")
+    close_all(written)
+    assert_whole(written, ids)
+    assert written.run().step == "run"
     assert_whole(written, [3])
 
 
@@ -134,13 +157,7 @@ def test_finished_hours_are_skipped_after_expiry(emptied: Project) -> None:
 
 def land_unseen(project: Project, hour: str) -> str:
     """Let a run of an hour be interrupted between its commit's landing and its record; gives the attempt's id."""
-
-    def interrupt(event: events.Event) -> None:
-        if event.name == "commit.landed":
-            raise KeyboardInterrupt
-
-    with events.subscribed(interrupt), pytest.raises(KeyboardInterrupt):
-        project.run(hour)
+    interrupted_at("commit.landed", project, hour)
     record = project.record(hour)
     assert record.attempt is not None
     assert (record.state, record.attempt.snapshot_ids) == ("committing", (project.table.head,))
