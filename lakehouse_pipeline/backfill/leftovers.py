@@ -17,7 +17,6 @@ from lakehouse_pipeline.ledger.records import Marker, Outcome
 # What a writer may still put after its attempt was closed: a request lives through its retries (10 min), a stopped
 # machine may wake up; credentials of an hour are the hard end on S3.
 ZOMBIES = timedelta(hours=1)
-_STRAY = 0  # no holder's epoch: they begin with 1
 
 
 def close_attempts(
@@ -88,8 +87,9 @@ def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver,
         case "close":
             _give_up(held)
         case "close stray":  # its record is lost: a commit of it may be on its way even now
-            table.fence_head(attempt, epoch=_STRAY)
-    close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=record.epoch))
+            table.fence_head(attempt)
+    epoch = max(record.epoch, attempt.epoch)  # of a record that is lost nothing is known but the attempt's own
+    close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=epoch))
     return True
 
 

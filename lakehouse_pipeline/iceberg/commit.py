@@ -137,6 +137,8 @@ class _CommitLoop:
                 return self._landed(table, earlier)
         built = self._current(table) or self._build(table)
         if built is None:
+            for earlier in self.sent:  # a fence: `main` is off the bases of all of them
+                remove_own(table, earlier.own_files)
             return Replaced(None, 0, self.tries)
         self._send(table, built)
         return self._landed(table, built)

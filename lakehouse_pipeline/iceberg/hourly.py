@@ -31,7 +31,7 @@ from lakehouse_pipeline.iceberg.seals import seal_files
 from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog, translated
 from lakehouse_pipeline.iceberg.write_target import WriteTarget, layout_of
 from lakehouse_pipeline.ledger.hours import Ledger
-from lakehouse_pipeline.ledger.records import Attempt, Seal
+from lakehouse_pipeline.ledger.records import Attempt, Seal, new_attempt_id
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
 from lakehouse_pipeline.object_store.vending import DRIVERS_KEYS, ENDPOINT
@@ -283,9 +283,12 @@ class HourlyTable:
             batch = batch_of(attempt.id, epoch)
             fence(self.catalog, self.identifier, set(attempt.bases), batch=batch)
 
-    def fence_head(self, attempt: Attempt, *, epoch: int) -> None:
-        """Make sure that no commit can land any more that asserts what `main` stands on now."""
-        batch = batch_of(attempt.id, epoch)
+    def fence_head(self, attempt: Attempt) -> None:
+        """Make sure that no commit can land any more that asserts what `main` stands on now.
+
+        No hold on the hour names its files, since there is none: several may do this at once, and again.
+        """
+        batch = f"{attempt.id}-{new_attempt_id()}"
         fence(self.catalog, self.identifier, {head(load(self.catalog, self.identifier))}, batch=batch)
 
     def reached_metadata(self) -> set[str]:

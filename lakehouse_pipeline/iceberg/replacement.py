@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pyiceberg.io import InputFile, OutputFile, OutputStream
 from pyiceberg.manifest import ManifestFile, write_manifest_list
 from pyiceberg.table import Table
 from pyiceberg.table.locations import LocationProvider
@@ -201,7 +202,7 @@ class _Writing:
             self._own(manifest_list_url(self.table.location_provider(), self.batch)) as path,
             write_manifest_list(
                 FORMAT_VERSION,
-                self.table.io.new_output(path),
+                _NewFile(self.table.io.new_output(path)),
                 self.snapshot_id,
                 self.base,
                 sequence_number,
@@ -230,6 +231,26 @@ class _Writing:
         except FileExistsError:
             self.own_files.remove(path)  # somebody else's, who may have committed it
             raise
+
+
+class _NewFile(OutputFile):
+    """A file that must not be there yet: PyIceberg's writer of manifest lists would overwrite a committed one."""
+
+    def __init__(self, file: OutputFile) -> None:
+        super().__init__(file.location)
+        self._file = file
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def exists(self) -> bool:
+        return self._file.exists()
+
+    def to_input_file(self) -> InputFile:
+        return self._file.to_input_file()
+
+    def create(self, overwrite: bool = False) -> OutputStream:  # noqa: ARG002, FBT001, FBT002  # PyIceberg's signature
+        return self._file.create(overwrite=False)
 
 
 def manifest_copy_url(provider: LocationProvider, batch: str, place: int) -> str:

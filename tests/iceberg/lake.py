@@ -174,6 +174,10 @@ class Lake:
                 found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
         return found
 
+    def missing(self) -> set[str]:
+        """Name what the table's snapshots reach and is not there."""
+        return self.reached() - self.stored("metadata") - self.stored("data")
+
     def unreached(self) -> set[str]:
         """Name what lies in the table's folders and no snapshot reaches."""
         return (self.stored("metadata") | self.stored("data")) - self.reached()

@@ -81,7 +81,7 @@ class ScriptedCatalog(SqlCatalog):
         return answer(send)
 
     def _load_file_io(self, properties: Properties | None = None, location: str | None = None) -> FileIO:  # noqa: ARG002  # PyIceberg's signature
-        return ScriptedFileIO(self, properties)
+        return ScriptedFileIO(self, {**self.properties, **(properties or {})})
 
 
 class ScriptedFileIO(LakehouseFileIO):

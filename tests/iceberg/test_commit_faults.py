@@ -7,6 +7,7 @@ import pytest
 import requests
 import sqlalchemy.exc
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ServiceUnavailableError
+from pyiceberg.table import CommitTableResponse
 
 from lakehouse_pipeline.errors import (
     CommitConflictError,
@@ -17,8 +18,9 @@ from lakehouse_pipeline.errors import (
 )
 from lakehouse_pipeline.iceberg import commit
 from lakehouse_pipeline.retry import RetryPolicy
+from tests.backfill.hands import sealed
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events
-from tests.iceberg.scripted import ScriptedCatalog, lost, refused
+from tests.iceberg.scripted import ScriptedCatalog, Send, lost, refused
 
 TRIES = 5
 ERRORS = {
@@ -244,3 +246,47 @@ def test_a_landed_commit_that_was_expired_is_not_torn_apart(lake: Lake, scripted
     with pytest.raises(CommitConflictError):
         lake.replace(sealed)
     assert lake.rows() == {TEN.key: [2], ELEVEN.key: [1], TWELVE.key: [3]}
+
+
+@pytest.mark.parametrize("error", [CommitFailedException("409"), *UNKNOWN.values()], ids=["refused", *UNKNOWN])
+def test_a_fence_that_a_rival_made_needless_leaves_nothing(
+    lake: Lake, scripted: ScriptedCatalog, error: Exception
+) -> None:
+    """Where a rival moves `main` off the bases before the fence does, no file of the fence is left."""
+
+    def rival(_send: Callable[[], object]) -> None:
+        lake.put(ELEVEN, [1])
+        raise error
+
+    scripted.script = [rival]  # type: ignore[list-item]  # it never answers
+    commit.fence(scripted, lake.identifier, {lake.now.head}, batch="fence")
+    assert lake.rows() == {TEN.key: [0], ELEVEN.key: [1], TWELVE.key: [9]}
+    assert_whole(lake)
+
+
+def test_two_fences_of_one_head_do_not_tear_each_other(lake: Lake, scripted: ScriptedCatalog) -> None:
+    """Two who close the same forgotten attempt move `main` once, and the one that lost takes no file of the other's."""
+    attempt = sealed(lake, TEN, [1]).attempt
+
+    def rival(send: Send) -> CommitTableResponse:
+        lake.now.fence_head(attempt)
+        return send()  # refused by the catalog
+
+    scripted.script = [rival]
+    lake.now.fence_head(attempt)
+    lake.now.fence_head(attempt)
+    snapshots = lake.now.table.metadata.snapshots
+    assert len({snapshot.manifest_list for snapshot in snapshots}) == len(snapshots)
+    assert lake.rows() == {TEN.key: [0], TWELVE.key: [9]}
+    assert lake.missing() == set()
+
+
+def test_a_name_that_was_used_is_not_written_over(lake: Lake) -> None:
+    """Who commits under the name of an earlier commit, as from a ledger that was put back, is stopped: none is torn."""
+    earlier = lake.now.table.metadata.snapshots[0]
+    name = earlier.manifest_list.rpartition("/snap-")[2].removesuffix("-0.avro")
+    head = lake.now.head
+    with pytest.raises(FileExistsError):
+        commit.fence(lake.catalog, lake.identifier, {head}, batch=name)
+    assert lake.now.head == head
+    assert_whole(lake)
