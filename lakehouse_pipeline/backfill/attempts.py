@@ -59,8 +59,8 @@ class HourInHand:
             raise LakehouseError(f"{self.hour} has no attempt")
         return self.held.record.attempt
 
-    def open(self, attempt: Attempt) -> None:
-        """Begin an attempt in the place of an open one, whose files are removed, or of none.
+    def open(self, attempt: Attempt) -> Attempt | None:
+        """Begin an attempt in the place of an open one, or of none; gives that one, for `close_superseded`.
 
         Raises:
             TakenError: another run was faster, or the holder renewed its lease just now.
@@ -79,9 +79,15 @@ class HourInHand:
                 self.table.ledger.unmark(self.hour, opened.id)  # nothing was written
             raise
         self._emit("attempt.opened", opened)
-        if earlier:  # it can no longer be sealed
-            with self._told(earlier):
-                close(self.table, Marker(hour=self.hour.key, attempt=earlier, closed=True, epoch=epoch - 1))
+        return earlier
+
+    def close_superseded(self, attempt: Attempt) -> None:
+        """Remove the files of an open attempt whose place was taken: it can no longer be sealed.
+
+        It may take longer than a lease, so that the new one has to be renewed meanwhile.
+        """
+        with self._told(attempt):
+            close(self.table, Marker(hour=self.hour.key, attempt=attempt, closed=True, epoch=attempt.epoch))
 
     def seal(self, seal: Seal) -> None:
         """Say that all files of the attempt are written and checked.

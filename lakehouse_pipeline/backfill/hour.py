@@ -254,11 +254,11 @@ class _HourRun:
             remote=session is not None and not capabilities(session).local_tasks,
             layout=self.table.layout,
         )
-        self.hand.open(attempt)
-        self._close_leftovers()
+        superseded = self.hand.open(attempt)
         try:
             tasks = ended_with(session, attempt.id) if session else nullcontext(lambda: None)
             with tasks as interrupt, self._renewing(interrupt):
+                self._close_earlier(superseded)
                 seal = self._write(session, attempt) if session else self._empty(attempt)
                 self.hand.seal(seal)
         except BaseException as error:
@@ -267,8 +267,10 @@ class _HourRun:
         with self._renewing(lambda: None):
             return self._commit()
 
-    def _close_leftovers(self) -> None:
+    def _close_earlier(self, superseded: Attempt | None) -> None:
         """Do for the hour what a sensor does for all: there need not be one."""
+        if superseded:
+            self.hand.close_superseded(superseded)
 
         def is_over(run_id: str) -> bool:
             return run_id != self.bench.run_id and self.bench.is_over(run_id)

@@ -35,7 +35,8 @@ def opened(lake: Lake, hour: HourWindow, run_id: str = "run", *, source: str = "
         buckets=1,
         layout=hand.table.layout,
     )
-    hand.open(attempt)
+    if superseded := hand.open(attempt):
+        hand.close_superseded(superseded)
     return hand
 
 

@@ -193,7 +193,8 @@ class Attempts(RuleBasedStateMachine):
         )
         self.opened += 1
         self.orders[attempt.id] = (hour, self.opened)
-        hand.open(attempt)
+        if superseded := hand.open(attempt):
+            hand.close_superseded(superseded)
         self.writers.append(Writer(hand, attempt.id, self.opened))
 
     @precondition(lambda self: self.writers)
