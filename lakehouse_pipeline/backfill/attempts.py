@@ -10,7 +10,7 @@ is in the record decides what may be removed:
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,12 +18,13 @@ from typing import Literal
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.close import close, close_landed
-from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.commit import RivalsWonError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
-from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker, Outcome, Seal
+from lakehouse_pipeline.ledger.leases import Renewal
+from lakehouse_pipeline.ledger.records import Attempt, Committed, HourRecord, Marker, Outcome, Seal
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,14 @@ class HourInHand:
         hour: the hour.
         held: its record.
         run_id: of the orchestrator.
+        sealing: whether the attempt may be sealed: its record was sent, and the answer was lost.
     """
 
     table: HourlyTable
     hour: HourWindow
     held: HourLedger
     run_id: str
+    sealing: bool = False
 
     @property
     def attempt(self) -> Attempt:
@@ -95,7 +98,11 @@ class HourInHand:
         Raises:
             CommitConflictError: another run has the hour.
         """
-        self.held.advance(state="sealed", attempt=self.attempt.model_copy(update={"seal": seal}))
+        try:
+            self.held.advance(state="sealed", attempt=self.attempt.model_copy(update={"seal": seal}))
+        except TransientError:
+            self.sealing = True
+            raise
         self._emit("attempt.sealed", self.attempt, files=seal.files, rows=seal.rows)
 
     def resume(self) -> None:
@@ -103,7 +110,10 @@ class HourInHand:
 
         Raises:
             TakenError: another run was faster, or the holder renewed its lease just now.
+            SafetyError: it is being abandoned, and may have lost files already.
         """
+        if self.held.record.state == "aborting":
+            raise SafetyError(f"attempt {self.attempt.id} of {self.hour} is being abandoned; run the hour again")
         taken = self.attempt.model_copy(update={"run_id": self.run_id})
         self._take(epoch=self.held.record.epoch + 1, attempt=taken, outcome=None)
 
@@ -111,7 +121,7 @@ class HourInHand:
         """Make the sealed attempt the hour; called once for each taking of the hour.
 
         Raises:
-            CommitConflictError: somebody else took or changed the hour; the attempt is closed.
+            CommitConflictError: somebody else took the hour, or changed it: the attempt is then closed.
             CommitStateUnknownError: the commit may have landed; the next holder finds out first.
             TransientError: the store or the catalog did not answer within the retries; the attempt stays sealed.
         """
@@ -126,7 +136,7 @@ class HourInHand:
             self.ends("failed", error)
             raise
         except CommitConflictError as error:
-            self.close(error)  # none of its commits landed, or can
+            self._close(error)  # none of its commits landed, or can
             raise
         except BaseException as error:
             self.ends(_kind(error), error)
@@ -153,20 +163,40 @@ class HourInHand:
         return committed
 
     def close(self, error: BaseException) -> None:
-        """Remove what the attempt wrote, which is not part of the table, and say why it ended.
+        """Remove what the attempt wrote and say why it ended; one that may be sealed is left as it is."""
+        if self.sealing or self.attempt.seal is not None:
+            self.ends(_kind(error), error)
+        else:
+            self._close(error)
 
-        Where the record is not this run's any more, or the answer to its writing was lost, somebody may have taken the
-        attempt further: then it is theirs.
+    def _close(self, error: BaseException) -> None:
+        """Take the attempt out of the record, and remove its files.
+
+        Where the record was lost nobody knows whether somebody took the attempt further, and has a commit of it on its
+        way: what is sealed is fenced first.
         """
         attempt, epoch, sealed = self.attempt, self.held.record.epoch, self.attempt.seal is not None
         with self._told(attempt):
             try:
                 self.held.advance(state="idle", attempt=None, stage="", outcome=self._outcome(_kind(error), error))
             except CommitConflictError:
-                if self._is_recorded(attempt) or self.table.landed(self.hour, attempt) is not None:
+                record = self.table.ledger.hour(self.hour).record
+                if _names(record, attempt) or (
+                    sealed and record.epoch <= epoch and self._landed_unseen(attempt)  # else: whoever took it fenced it
+                ):
                     return
             marker = Marker(hour=self.hour.key, attempt=unsealed(attempt), closed=True, sealed=sealed, epoch=epoch)
             close(self.table, marker)
+
+    def renewing(self, stage: Callable[[], str], lost: Callable[[], object] = lambda: None) -> Renewal:
+        """Renew the lease for as long as the block runs.
+
+        Args:
+            stage: tells what the run is at.
+            lost: ends it where the lease is lost.
+        """
+        attempt, what = self.attempt.id, f"{self.table.identifier} {self.hour}"
+        return Renewal(lambda: self.held.renew(attempt, stage()), lost, what)
 
     def ends(self, kind: Ended, error: BaseException | None) -> None:
         """Say how the run ended, and leave its attempt as it is."""
@@ -204,11 +234,10 @@ class HourInHand:
         except CommitConflictError as error:
             raise TakenError(str(error)) from None
 
-    def _is_recorded(self, attempt: Attempt) -> bool:
-        """Tell whether the hour's record, as it is now, holds an attempt."""
-        record = self.table.ledger.hour(self.hour).record
-        held = record.attempt.id if record.attempt else None
-        return attempt.id in (held, record.committed.attempt if record.committed else None)
+    def _landed_unseen(self, attempt: Attempt) -> bool:
+        """Tell whether a commit of an attempt that no record names is in the table; from here on none gets there."""
+        self.table.fence_head(attempt)
+        return self.table.landed(self.hour, attempt) is not None
 
     def _outcome(self, kind: Ended, error: BaseException | None = None) -> Outcome:
         return Outcome(
@@ -229,6 +258,12 @@ class HourInHand:
             yield
         except LakehouseError as error:
             logger.warning("%s: attempt %s is not tidied up yet: %s", self.hour, attempt.id, error)
+
+
+def _names(record: HourRecord, attempt: Attempt) -> bool:
+    """Tell whether an hour's record holds an attempt."""
+    held = record.attempt.id if record.attempt else None
+    return attempt.id in (held, record.committed.attempt if record.committed else None)
 
 
 def unsealed(attempt: Attempt) -> Attempt:

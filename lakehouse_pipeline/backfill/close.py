@@ -6,8 +6,10 @@ late PUT out. What may be closed, and when, is decided here too; sealed attempts
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
@@ -46,9 +48,10 @@ def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: S
     Raises:
         TransientError: the store did not answer; its marker stays, and the next call goes on.
     """
-    resumed = epoch > attempt.epoch  # an earlier holder may have written commits that it did not live to send
+    # Commits that were not sent, or did not land, may have left files: an earlier holder's, or ours that failed.
+    again = epoch > attempt.epoch or len(attempt.bases) > 1
     unsealed = attempt.model_copy(update={"seal": None})
-    marker = Marker(hour=hour.key, attempt=unsealed, closed=True, landed=True, sealed=resumed, epoch=epoch)
+    marker = Marker(hour=hour.key, attempt=unsealed, closed=True, landed=True, sealed=again, epoch=epoch)
     if attempt.remote:
         table.ledger.mark(marker)
     remove_left(table, marker, seal=seal)
@@ -81,15 +84,35 @@ def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None)
         table.ledger.mark(marker.model_copy(update={"seen": put.extent}))
     reached = set[str]()
     if put.urls and (marker.sealed or marker.landed):
-        reached = table.sealed_files(seal) if seal else table.reached_files(hour, attempt.id)
+        reached = _named(table, hour, attempt, seal)
         reached |= table.reached_metadata() if marker.sealed else set()
     left = [url for url in put.urls if url not in reached]
     if not marker.landed and not reached & set(put.urls):
         left += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
     files.delete_objects(left)
-    # Open uploads are few, and names are spread over all of the key space: one listing of theirs, not one by name.
-    for upload in files.list_uploads(names.data_folder):
-        if f"-{attempt.id}-" in upload.url:
-            files.abort_upload(upload.url, upload.upload)
-    logger.info("%s: removed %d files of attempt %s", hour, len(left), attempt.id)
-    return len(left)
+    aborted = _abort_uploads(table, names.data_folder, attempt.id)
+    logger.info("%s: removed %d files and %d uploads of attempt %s", hour, len(left), aborted, attempt.id)
+    return len(left) + aborted
+
+
+def _named(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal | None) -> set[str]:
+    """Name the attempt's data files that are the table's."""
+    with suppress(FileNotFoundError):  # somebody has rewritten the sealed manifests, and expired them
+        if seal:
+            return table.sealed_files(seal)
+    return table.reached_files(hour, attempt.id)
+
+
+def _abort_uploads(table: HourlyTable, data_folder: str, attempt: str) -> int:
+    """Abort an attempt's open uploads: they are few, so that all are listed, while names are spread over all keys."""
+    root = f"{table.location}/"
+    count = 0
+    try:
+        for folder in [root] if data_folder.startswith(root) else [root, data_folder]:
+            for upload in table.files.list_uploads(folder):
+                if attempt in upload.url:
+                    table.files.abort_upload(upload.url, upload.upload)
+                    count += 1
+    except ConfigurationError as error:  # a right of its own, which writers do not need
+        logger.warning("open uploads of attempt %s cannot be listed, and stay: %s", attempt, error)
+    return count

@@ -34,7 +34,7 @@ from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.ledger.leases import LEASE, Renewal
+from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Seal, new_attempt_id
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts, process_counts
 
@@ -162,6 +162,7 @@ def _planned(bench: Bench, hour: HourWindow, stages: _Stages, before: RequestCou
     inputs = observe_inputs(spec, warehouse.files, hour)
     table = warehouse.table(spec) or warehouse.create(spec, new_columns(spec, warehouse.files, inputs.source))
     held = table.ledger.hour(hour)
+    table = warehouse.table(spec) or table  # not older than the record: what that knows of is in it
     live = tuple(file.path for file in table.live(hour))
     plan = plan_hour(spec, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live), force=force)
     events.emit("hour.planned", spec.table, hour.key, step=plan.step, why=plan.why)
@@ -229,7 +230,7 @@ class _HourRun:
     def resume(self) -> HourResult:
         """Take a sealed attempt to its commit; its files are as good as on the day they were written."""
         self.hand.resume()
-        with self._renewing(lambda: None):
+        with self.hand.renewing(lambda: self.stages.now):
             return self._commit()
 
     def run(self) -> HourResult:
@@ -257,14 +258,14 @@ class _HourRun:
         superseded = self.hand.open(attempt)
         try:
             tasks = ended_with(session, attempt.id) if session else nullcontext(lambda: None)
-            with tasks as interrupt, self._renewing(interrupt):
+            with tasks as interrupt, self.hand.renewing(lambda: self.stages.now, interrupt):
                 self._close_earlier(superseded)
                 seal = self._write(session, attempt) if session else self._empty(attempt)
                 self.hand.seal(seal)
         except BaseException as error:
             self.hand.close(error)
             raise
-        with self._renewing(lambda: None):
+        with self.hand.renewing(lambda: self.stages.now):
             return self._commit()
 
     def _close_earlier(self, superseded: Attempt | None) -> None:
@@ -272,17 +273,10 @@ class _HourRun:
         if superseded:
             self.hand.close_superseded(superseded)
 
-        def is_over(run_id: str) -> bool:
-            return run_id != self.bench.run_id and self.bench.is_over(run_id)
-
         try:
-            close_attempts(self.table, is_over, hour=self.plan.hour)
+            close_attempts(self.table, self.bench.is_over, hour=self.plan.hour, but=self.hand.attempt.id)
         except LakehouseError as error:
             logger.warning("%s: what earlier attempts left stays for now: %s", self.plan.hour, error)
-
-    def _renewing(self, lost: Callable[[], object]) -> Renewal:
-        attempt, held = self.hand.attempt.id, self.hand.held
-        return Renewal(lambda: held.renew(attempt, self.stages.now), lost, f"{self.bench.spec.name} {self.plan.hour}")
 
     def _empty(self, attempt: Attempt) -> Seal:
         return self.table.seal(attempt.id, (), rows_read=0, rejected=0, left=0)

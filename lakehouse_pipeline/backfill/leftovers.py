@@ -3,16 +3,20 @@
 Everything is found by its marker: nothing is listed but the ledger's folder of them.
 """
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, forget, is_free, remove_left
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger, MarkedAttempt
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Marker, Outcome
+
+logger = logging.getLogger(__name__)
 
 # What a writer may still put after its attempt was closed: a request lives through its retries (10 min), a stopped
 # machine may wake up; credentials of an hour are the hard end on S3.
@@ -20,7 +24,12 @@ ZOMBIES = timedelta(hours=1)
 
 
 def close_attempts(
-    table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None, grace: timedelta | None = None
+    table: HourlyTable,
+    is_over: RunIsOver,
+    *,
+    hour: HourWindow | None = None,
+    grace: timedelta | None = None,
+    but: str = "",
 ) -> list[str]:
     """Close what ended runs left open, of all hours or of one, and make the second passes that are due.
 
@@ -29,24 +38,37 @@ def close_attempts(
         is_over: tells of a run's id whether the run is known to have ended; a lease that has lapsed tells it, too.
         hour: of these attempts only.
         grace: how long after its closing an attempt gets its second pass; `ZOMBIES` unless said.
+        but: an attempt that is left alone.
 
     Returns:
         The ids of the attempts that were closed or got their second pass.
     """
-    return [
-        marked.marker.attempt.id
-        for marked in table.ledger.marked(hour)
-        if _close_marked(table, marked, is_over, grace=ZOMBIES if grace is None else grace)
-    ]
+    closed, errors = [], list[LakehouseError]()
+    try:
+        for marked in table.ledger.marked(hour):
+            attempt = marked.marker.attempt.id
+            try:
+                if attempt != but and _close_marked(table, marked, is_over, grace=ZOMBIES if grace is None else grace):
+                    closed.append(attempt)
+            except CommitConflictError:
+                logger.info("%s: attempt %s is in other hands now", marked.hour, attempt)
+            except LakehouseError as error:  # one that cannot be closed now must not stop the others
+                errors.append(error)
+    except SafetyError as error:
+        errors.append(error)
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(str(other))
+        raise errors[0]
+    return closed
 
 
-def due_attempts(table: HourlyTable, is_over: RunIsOver, *, grace: timedelta | None = None) -> list[str]:
-    """Give the ids of the attempts that `close_attempts` would close now; changes nothing."""
-    return [
-        marked.marker.attempt.id
+def is_due(table: HourlyTable, is_over: RunIsOver) -> bool:
+    """Tell whether `close_attempts` would find something to do now; changes nothing."""
+    return any(
+        _due(table.ledger.hour(marked.hour), marked, is_over, grace=ZOMBIES) is not None
         for marked in table.ledger.marked()
-        if _due(table.ledger.hour(marked.hour), marked, is_over, grace=ZOMBIES if grace is None else grace) is not None
-    ]
+    )
 
 
 Due = Literal["finish abandoning", "close", "second pass", "close landed", "close stray"]
@@ -62,7 +84,7 @@ def _due(held: HourLedger, marked: MarkedAttempt, is_over: RunIsOver, *, grace: 
     if marker.closed:
         return "second pass" if marked.age >= grace else None
     if record.committed and record.committed.attempt == marker.attempt.id:
-        return "close landed"
+        return "close landed" if held.age > LEASE else None  # its run is at it
     return "close stray" if marked.age > LEASE else None  # a younger one may be about to be opened
 
 
@@ -87,6 +109,8 @@ def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver,
         case "close":
             _give_up(held)
         case "close stray":  # its record is lost: a commit of it may be on its way even now
+            if record.attempt is None:  # an opening of it that is on its way even now is refused from here on
+                held.advance(epoch=max(record.epoch, attempt.epoch))
             table.fence_head(attempt)
     epoch = max(record.epoch, attempt.epoch)  # of a record that is lost nothing is known but the attempt's own
     close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=epoch))

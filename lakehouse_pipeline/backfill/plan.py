@@ -1,8 +1,8 @@
 """What an hour is made from, and whether it has to run: decided before anything is written, without Spark.
 
-`observe_hour` looks; `plan_hour` is pure. The fingerprint has two parts: the source (the hour's objects) and the recipe
-(everything else that shapes the hour). An hour is skipped only if both are those of its last commit and the table still
-holds that commit's files.
+`observe_inputs` looks; `plan_hour` is pure. The fingerprint has two parts: the source (the hour's objects) and the
+recipe (everything else that shapes the hour). An hour is skipped only if both are those of its last commit and the
+table still holds that commit's files.
 """
 
 import hashlib
@@ -139,7 +139,8 @@ def _step(
     if state is None:
         return "run", "the table does not exist yet"
     attempt, committed = record.attempt, record.committed
-    if attempt and attempt.seal and (attempt.source, attempt.recipe) == (source, recipe):
+    may_land = record.state in {"sealed", "committing"}  # what is being abandoned may have lost files already
+    if may_land and attempt and attempt.seal and (attempt.source, attempt.recipe) == (source, recipe):
         sealed_for = (attempt.seal.table_uuid, attempt.seal.schema_id)
         untouched = digest(state.live) in {attempt.replaces, attempt.seal.digest}
         if sealed_for == (state.table_uuid, state.schema_id) and untouched:

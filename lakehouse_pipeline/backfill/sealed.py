@@ -86,7 +86,8 @@ def _committed(hand: HourInHand, is_over: RunIsOver) -> SealedAttempt:
         _check_free(hand, is_over)
         _check_whole(hand)
         hand.resume()
-        committed = hand.commit()
+        with hand.renewing(lambda: "commit"):
+            committed = hand.commit()
     except LakehouseError as error:
         return SealedAttempt(told.hour, told.attempt, told.rows, told.files, error=error)
     return SealedAttempt(told.hour, told.attempt, told.rows, told.files, committed)

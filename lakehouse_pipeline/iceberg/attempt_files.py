@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import chain, count
 
+from lakehouse_pipeline.iceberg import commit
 from lakehouse_pipeline.iceberg.claims import Claim, paths_of
 from lakehouse_pipeline.iceberg.commit import batch_name
 from lakehouse_pipeline.iceberg.replacement import manifest_copy_url, manifest_list_url
@@ -20,7 +21,6 @@ from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 LOOKS_AT_ONCE = 16  # HEADs
-FENCES = 8  # commits that one holder builds to move `main`: a rival that wins moves it, too, so that one or two do
 
 Row = Iterator[str]
 
@@ -92,7 +92,7 @@ class AttemptFiles:
 
     def _commits(self, epoch: int) -> Iterator[Row]:
         """Name what commits and fences wrote, by all holders up to the one of an epoch."""
-        places = max(len(self.attempt.bases) + 1, FENCES)
+        places = max(len(self.attempt.bases) + 1, commit.COMMIT_RETRIES.tries)
         for holder in range(self.attempt.epoch, epoch + 1):
             for place in range(places):
                 batch = batch_name(batch_of(self.attempt.id, holder), place)

@@ -8,6 +8,7 @@ unless a task met the files of another writing of it.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,7 +53,11 @@ def claim_paths(files: LakehouseFileIO, folder: str, bucket: int, paths: Iterabl
 
 def claims_in(files: LakehouseFileIO, folder: str) -> list[Claim]:
     """Give all that the writers of an attempt said."""
-    return [Claim.model_validate_json(files.get(item.url).body) for item in files.list_objects(f"{folder}/")]
+    found = []
+    for item in files.list_objects(f"{folder}/"):
+        with suppress(FileNotFoundError):  # withdrawn since it was listed
+            found.append(Claim.model_validate_json(files.get(item.url).body))
+    return found
 
 
 def paths_of(claims: Sequence[Claim], bucket: int) -> set[str]:

@@ -12,10 +12,8 @@ It sends what `replacement` builds, asserting the snapshot that `main` stood on.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-import requests
-import sqlalchemy.exc
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, RESTError
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, AssertTableUUID, SetSnapshotRefUpdate
@@ -189,7 +187,10 @@ class _CommitLoop:
             if isinstance(error, LakehouseError):
                 raise
             raise RivalsWonError(f"{self.identifier}: {error}") from None
-        except (RESTError, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError, TransientError) as error:
+        except Exception as error:
+            # Whatever else a catalog's client raises: the request may have left before it did.
+            if isinstance(error, LakehouseError) and not isinstance(error, TransientError):
+                raise
             raise CommitStateUnknownError(
                 f"{self.identifier}: whether snapshot {built.snapshot.snapshot_id} landed is not known "
                 f"({type(error).__name__}: {error})"

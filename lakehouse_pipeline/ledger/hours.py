@@ -16,7 +16,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError
+from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import HourRecord, Marker
 from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
@@ -84,8 +84,9 @@ class Ledger:
         """Find the attempts that may have left something, of all hours or of one.
 
         Raises:
-            SafetyError: a marker is none of this version of the software.
+            SafetyError: after all others: markers that are none of this version of the software.
         """
+        unreadable = []
         for item in self._objects.list_objects(f"{self.folder}/open/{f'{hour.start:{_HOUR}}/' if hour else ''}"):
             try:
                 content = self._objects.get(item.url)
@@ -93,12 +94,15 @@ class Ledger:
                 continue  # removed since it was listed
             try:
                 marker = Marker.model_validate_json(content.body)
-            except ValidationError as error:
-                raise SafetyError(
-                    f"{item.url} is no marker that this version can read ({error.error_count()} problems); "
-                    "the attempt that it names may have left files. Close it with the version that wrote it"
-                ) from None
+            except ValidationError:
+                unreadable.append(item.url)
+                continue
             yield MarkedAttempt(marker, content.answered - content.info.modified)
+        if unreadable:
+            raise SafetyError(
+                f"this version cannot read the markers {', '.join(unreadable)}; the attempts that they name may have "
+                "left files. Close them with the version that wrote them"
+            )
 
     def rejects_url(self, hour: HourWindow, attempt: str) -> str:
         """Give the folder in which the bad rows of an attempt are kept."""
@@ -130,6 +134,7 @@ class HourLedger:
         self._objects = objects
         self._lock = threading.Lock()  # the holder's work, and the renewal of its lease
         self._hour = hour
+        self._unknown: bytes | None = None  # what was written last, if it is not known whether it is there
         self.url = url
         self.read()
 
@@ -184,10 +189,29 @@ class HourLedger:
                 info = self._objects.put(self.url, body, if_absent=True)
             else:
                 info = self._objects.put(self.url, body, if_match=self._etag)
+        except TransientError:
+            self._unknown = body
+            raise
         except (PreconditionFailedError, FileNotFoundError):
+            if self._was_mine():
+                return self._write(changes)
             raise CommitConflictError(
                 f"another run took {self.record.hour} over (its record {self.url} was changed or removed meanwhile); "
                 "this run leaves the hour to it"
             ) from None
-        self.record, self._etag, self.age = changed, info.etag, timedelta(0)
+        self.record, self._etag, self.age, self._unknown = changed, info.etag, timedelta(0), None
         return changed
+
+    def _was_mine(self) -> bool:
+        """Tell whether the record is what this process wrote before without an answer, and go on from there."""
+        if self._unknown is None:
+            return False
+        unknown, self._unknown = self._unknown, None
+        try:
+            content = self._objects.get(self.url)
+        except FileNotFoundError:
+            return False
+        if content.body != unknown:
+            return False
+        self.record, self._etag = HourRecord.model_validate_json(unknown), content.info.etag
+        return True

@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
+from lakehouse_pipeline.errors import CommitConflictError
 
 LEASE = timedelta(seconds=60)
 RENEW_EVERY = timedelta(seconds=15)
@@ -65,8 +65,8 @@ class Renewal:
                 self._refusal = error
                 self._end_work()
                 return
-            except LakehouseError as error:  # the store is away: the next renewal may reach it in time
-                logger.warning("%s: its lease was not renewed: %s", self._what, error)
+            except Exception as error:  # noqa: BLE001  # the store is away, or worse: the next renewal may be in time
+                logger.warning("%s: its lease was not renewed: %s: %s", self._what, type(error).__name__, error)
 
     def _end_work(self) -> None:
         """End what is being done, again and again: what is not begun yet cannot be ended, and begins afterwards."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from lakehouse_pipeline.backfill.leftovers import close_attempts, due_attempts
+from lakehouse_pipeline.backfill.leftovers import close_attempts, is_due
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
@@ -88,7 +88,7 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
 def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
     """Tell whether there is anything to close now; a store that is away fails the tick, and the next looks again."""
     tables = _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)
-    return any(due_attempts(table, RunLog(instance).is_over) for table in tables)
+    return any(is_due(table, RunLog(instance).is_over) for table in tables)
 
 
 def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[HourlyTable]:

@@ -31,8 +31,9 @@ PROPERTIES = {
     "s3.retry.max-wait-ms": "0",
 }
 
-# What may become of a request. `late`: no answer, and it arrives some time; `false 409`: a commit that landed.
-STRIKES = ("lost", "refused", "late", "false 409", "killed before", "killed after", "killed in flight")
+# What may become of a request. `late`: no answer, and it arrives some time; `false 409`: a commit that landed;
+# `meanwhile`: it waits until somebody else has done something.
+STRIKES = ("lost", "refused", "late", "false 409", "killed before", "killed after", "killed in flight", "meanwhile")
 
 
 class KilledError(BaseException):
@@ -48,12 +49,14 @@ class Weather:
         puts: requests to the store that were sent and have not arrived.
         commits: the same of commits.
         sent: requests so far.
+        meanwhile: what somebody else does before a request of a `meanwhile` strike.
     """
 
     now: float = 1.7e9
     puts: list[Callable[[], object]] = field(default_factory=list)
     commits: list[Callable[[], object]] = field(default_factory=list)
     sent: int = 0
+    meanwhile: Callable[[], None] = lambda: None  # nothing
     _strikes: dict[int | None, str] = field(default_factory=dict)
     _killed: bool = False
 
@@ -86,8 +89,11 @@ class Weather:
         place = None if queue is self.commits and None in self._strikes else self.sent
         kind = self._strikes.pop(place, None)
         self.sent += 1
-        if kind is None:
+        if kind == "meanwhile":
+            self.meanwhile()
+        if kind in {None, "meanwhile"}:
             return request()
+        assert kind is not None
         if kind in {"late", "killed in flight"}:
             (queue if queue is not None else []).append(request)
         if kind in {"lost", "killed after", "false 409"}:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError
 from lakehouse_pipeline.backfill.close import close
 from lakehouse_pipeline.backfill.leftovers import close_attempts
-from lakehouse_pipeline.errors import TransientError
+from lakehouse_pipeline.errors import SafetyError, TransientError
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger.records import Attempt, Marker, new_attempt_id
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -103,3 +104,54 @@ def test_the_layout_is_the_attempts(lake: Lake) -> None:
         )
     close(lake.now, Marker(hour=TEN.key, attempt=attempt, closed=True))
     assert lake.stored("data") == set()
+
+
+def test_a_late_opening_of_a_stray_is_refused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt whose record never came may still be about to be opened: closing it first takes the record away."""
+    slow = HourInHand(lake.now, TEN, lake.now.ledger.hour(TEN), "slow")
+    attempt = attempt_with(lake, files=0).model_copy(update={"epoch": 1})
+    lake.now.ledger.mark(Marker(hour=TEN.key, attempt=attempt))
+    monkeypatch.setattr("lakehouse_pipeline.backfill.leftovers.LEASE", -timedelta(seconds=1))
+    assert close_attempts(lake.now, lambda _run_id: False) == [attempt.id]
+    with pytest.raises(TakenError):
+        slow.open(attempt)
+
+
+def test_one_bad_marker_does_not_stop_the_others(lake: Lake) -> None:
+    """What can be closed is closed; the marker that nobody can read is named afterwards."""
+    attempt = attempt_with(lake, files=2)
+    lake.now.ledger.mark(Marker(hour=TEN.key, attempt=attempt, closed=True))
+    bad = f"{lake.now.ledger.folder}/open/2012-12-31-23/bad.json"
+    lake.now.files.put(bad, b"{}")
+    with pytest.raises(SafetyError, match=r"open/2012-12-31-23/bad\.json"):
+        second_pass(lake)
+    assert lake.stored("data") == set()
+
+
+def test_its_own_attempt_is_left_alone(lake: Lake) -> None:
+    """A run that closes what others left never closes itself, however long the store was away."""
+    hand = HourInHand(lake.now, TEN, lake.now.ledger.hour(TEN), "run")
+    attempt = attempt_with(lake, files=1)
+    hand.open(attempt)
+    assert close_attempts(lake.now, lambda _run_id: True, hour=TEN, but=attempt.id) == []
+    assert len(lake.stored("data")) == 1
+
+
+def test_what_is_being_abandoned_is_not_resumed(lake: Lake) -> None:
+    """It may have lost files already."""
+    hand = HourInHand(lake.now, TEN, lake.now.ledger.hour(TEN), "run")
+    hand.open(attempt_with(lake, files=0))
+    hand.seal(lake.now.seal(hand.attempt.id, (), rows_read=0, rejected=0))
+    hand.held.advance(state="aborting")
+    with pytest.raises(SafetyError, match="is being abandoned"):
+        hand.resume()
+
+
+def test_a_sealed_attempt_is_not_closed_with_its_run(lake: Lake) -> None:
+    """Whatever ends the run after the seal, the attempt waits for its commit."""
+    hand = HourInHand(lake.now, TEN, lake.now.ledger.hour(TEN), "run")
+    hand.open(attempt_with(lake, files=0))
+    hand.seal(lake.now.seal(hand.attempt.id, (), rows_read=0, rejected=0))
+    hand.close(KeyboardInterrupt())
+    record = lake.now.ledger.hour(TEN).record
+    assert (record.state, record.outcome and record.outcome.kind) == ("sealed", "cancelled")

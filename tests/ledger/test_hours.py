@@ -5,18 +5,20 @@ import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError
+from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import (
     Attempt,
     Committed,
     HourRecord,
+    Marker,
     Outcome,
     Seal,
     SealedManifest,
@@ -166,3 +168,34 @@ def test_an_attempt_id_holds_its_time(milliseconds: int, noise: int) -> None:
     for character in found:
         number = number * 32 + "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(character)
     assert divmod(number, 2**80) == (milliseconds, noise)
+
+
+def test_a_lost_answer_does_not_lose_the_hour(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote the record without an answer finds what it wrote, and goes on from there."""
+    held = book.hour(TEN)
+    held.advance(state="open", attempt=ATTEMPT)
+    put = LakehouseFileIO.put
+
+    def lost(files: LakehouseFileIO, url: str, body: bytes, **conditions: Any) -> None:
+        put(files, url, body, **conditions)
+        raise TransientError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LakehouseFileIO, "put", lost)
+        with pytest.raises(TransientError):
+            held.renew(ATTEMPT.id, "etl")
+    assert held.renew(ATTEMPT.id, "check")
+    assert book.hour(TEN).record == held.record
+    assert (held.record.version, held.record.stage) == (3, "check")
+
+
+def test_markers_tell_their_attempt_and_age(book: Ledger) -> None:
+    """Of one hour or of all; a marker that was removed is not met."""
+    book.mark(Marker(hour=TEN.key, attempt=ATTEMPT))
+    (found,) = book.marked()
+    assert (found.hour, found.marker.attempt, found.marker.closed) == (TEN, ATTEMPT, False)
+    assert abs(found.age.total_seconds()) < 3600
+    assert len(list(book.marked(TEN))) == 1
+    assert list(book.marked(HourWindow.from_key("2013-01-01-11:00"))) == []
+    book.unmark(TEN, ATTEMPT.id)
+    assert list(book.marked()) == []
