@@ -1,7 +1,7 @@
 """Closing attempts that never became part of the table: what they wrote is removed by name, without listing the data.
 
 Twice: at once, and again when no writer that outlived its attempt can still put anything, since S3 has no way to keep a
-late PUT out. What may be closed, and when, is decided here too; sealed attempts never are: they wait for a commit.
+late PUT out. Who may close what, and when, is decided above this module.
 """
 
 import logging

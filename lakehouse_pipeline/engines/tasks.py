@@ -3,7 +3,7 @@
 An engine calls a job failed with its first failed task, while the others go on; Spark calls a killed task ended before
 its worker is. Where tasks run on this machine, the driver therefore keeps a file that stands for the hour: a task holds
 a lock on it as long as it works, and stops between two batches once the file is gone. Elsewhere the engine is asked to
-interrupt its tasks, and what they write until they hear of it is removed before the hour is written again.
+interrupt its tasks, and what they write until they hear of it goes with the attempt's second pass.
 """
 
 import fcntl
@@ -164,4 +164,4 @@ def _wait_for_tasks(lock: int) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         time.sleep(0.02)  # flock has no timeout
-    logger.warning("the engine's tasks did not end within %s s; what they write from now on stays", TASKS_END_WITHIN_S)
+    logger.warning("the engine's tasks did not end within %s s; what they write goes with the second pass", TASKS_END_WITHIN_S)

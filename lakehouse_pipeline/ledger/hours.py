@@ -196,7 +196,7 @@ class HourLedger:
             if self._was_mine():
                 return self._write(changes)
             raise CommitConflictError(
-                f"another run took {self.record.hour} over (its record {self.url} was changed or removed meanwhile); "
+                f"another run took {self.record.hour} over, or its record {self.url} was removed meanwhile; "
                 "this run leaves the hour to it"
             ) from None
         self.record, self._etag, self.age, self._unknown = changed, info.etag, timedelta(0), None

@@ -1,8 +1,8 @@
 """Multipart uploads: parts sent side by side, each on its own tries, completed under the put's condition.
 
 Whatever fails, the upload is aborted, after the last part's thread has ended: a part that comes later would stay. Open
-parts are invisible to listings and billed. An answer lost while the upload was created, or a process killed, still
-leaks one.
+parts are invisible to listings and billed. An answer lost while the upload was created, or a process killed, leaves one
+open, until somebody lists and aborts it.
 """
 
 import logging
