@@ -164,4 +164,6 @@ def _wait_for_tasks(lock: int) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         time.sleep(0.02)  # flock has no timeout
-    logger.warning("the engine's tasks did not end within %s s; what they write goes with the second pass", TASKS_END_WITHIN_S)
+    logger.warning(
+        "the engine's tasks did not end within %s s; what they write goes with the second pass", TASKS_END_WITHIN_S
+    )
