@@ -153,7 +153,7 @@ def test_a_run_whose_record_is_gone_stops(project: Project, monkeypatch: pytest.
     project.describe({"transform": "t_losing:lose", "columns": "{at: timestamptz!, id: long!, size: double}"})
     project.write("tables/t_losing.py", LOSING)
     project.land(HOUR, [row(HOUR, number) for number in IDS])
-    with pytest.raises(CommitConflictError, match="changed or removed"):
+    with pytest.raises(CommitConflictError, match="was removed meanwhile"):
         project.run()
     assert not (project.folder / "tables/ended").exists()
     assert project.ids() == []
