@@ -185,7 +185,7 @@ class HourInHand:
                     sealed and record.epoch <= epoch and self._landed_unseen(attempt)  # else: whoever took it fenced it
                 ):
                     return
-            marker = Marker(hour=self.hour.key, attempt=unsealed(attempt), closed=True, sealed=sealed, epoch=epoch)
+            marker = Marker(hour=self.hour.key, attempt=attempt, closed=True, sealed=sealed, epoch=epoch)
             close(self.table, marker)
 
     def renewing(self, stage: Callable[[], str], lost: Callable[[], object] = lambda: None) -> Renewal:
@@ -222,7 +222,7 @@ class HourInHand:
         self.table.fence(attempt, epoch=epoch)
         if (landed := self.table.landed(self.hour, attempt)) is not None:
             return self._committed(landed)
-        marker = Marker(hour=self.hour.key, attempt=unsealed(attempt), closed=True, sealed=True, epoch=epoch)
+        marker = Marker(hour=self.hour.key, attempt=attempt, closed=True, sealed=True, epoch=epoch)
         close(self.table, marker)
         outcome = self._outcome("abandoned").model_copy(update={"message": why})
         self.held.advance(state="idle", attempt=None, stage="", outcome=outcome)
@@ -264,11 +264,6 @@ def _names(record: HourRecord, attempt: Attempt) -> bool:
     """Tell whether an hour's record holds an attempt."""
     held = record.attempt.id if record.attempt else None
     return attempt.id in (held, record.committed.attempt if record.committed else None)
-
-
-def unsealed(attempt: Attempt) -> Attempt:
-    """Give an attempt as its marker keeps it."""
-    return attempt.model_copy(update={"seal": None})
 
 
 def _kind(error: BaseException) -> Ended:

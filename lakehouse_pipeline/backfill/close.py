@@ -50,8 +50,7 @@ def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: S
     """
     # Commits that were not sent, or did not land, may have left files: an earlier holder's, or ours that failed.
     again = epoch > attempt.epoch or len(attempt.bases) > 1
-    unsealed = attempt.model_copy(update={"seal": None})
-    marker = Marker(hour=hour.key, attempt=unsealed, closed=True, landed=True, sealed=again, epoch=epoch)
+    marker = Marker(hour=hour.key, attempt=attempt, closed=True, landed=True, sealed=again, epoch=epoch)
     if attempt.remote:
         table.ledger.mark(marker)
     remove_left(table, marker, seal=seal)

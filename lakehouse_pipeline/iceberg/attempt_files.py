@@ -6,21 +6,20 @@ unless the attempt was seen to go further before.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain, count
 
 from lakehouse_pipeline.iceberg import commit
 from lakehouse_pipeline.iceberg.claims import Claim, paths_of
-from lakehouse_pipeline.iceberg.commit import batch_name
 from lakehouse_pipeline.iceberg.replacement import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.seals import manifest_url
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
-LOOKS_AT_ONCE = 16  # HEADs
+HEADS_AT_ONCE = 16
 
 Row = Iterator[str]
 
@@ -67,12 +66,13 @@ class AttemptFiles:
         """
         seen = marker.seen
         again = {said.bucket for said in self.claims if said.again}
-        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-            data = pool.map(lambda row: _files_put(files, row, seen), self._data(again if marker.landed else None))
-            commits = pool.map(
-                lambda row: _put(files, row, seen.copies), self._commits(marker.epoch) if marker.sealed else ()
+        rows = self._data(again if marker.landed else None)
+        found = side_by_side(lambda row: _files_put(files, row, seen), rows, HEADS_AT_ONCE)
+        if marker.sealed:
+            commits = side_by_side(
+                lambda row: _put(files, row, seen.copies), self._commits(marker.epoch), HEADS_AT_ONCE
             )
-            found = [*data, *((urls, Extent(copies=last)) for urls, last in commits)]
+            found += [(urls, Extent(copies=last)) for urls, last in commits]
         if not marker.landed:
             manifests, last = _put(files, self._manifests(), seen.manifests)
             found.append((manifests, Extent(manifests=last)))
@@ -95,7 +95,7 @@ class AttemptFiles:
         places = max(len(self.attempt.bases) + 1, commit.COMMIT_RETRIES.tries)
         for holder in range(self.attempt.epoch, epoch + 1):
             for place in range(places):
-                batch = batch_name(batch_of(self.attempt.id, holder), place)
+                batch = commit.batch_name(batch_of(self.attempt.id, holder), place)
                 yield iter([manifest_list_url(self.target.locations, batch)])
                 yield self._copies(batch)
 

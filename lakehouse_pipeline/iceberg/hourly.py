@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.attempt_files import AttemptFiles, batch_of
+from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
 from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.claims import claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, fence, load, replace_hours
@@ -34,11 +33,10 @@ from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import Attempt, Seal, new_attempt_id
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.object_store.vending import DRIVERS_KEYS, ENDPOINT
 
 logger = logging.getLogger(__name__)
-
-HEADS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -308,20 +306,17 @@ class HourlyTable:
 
     def missing_files(self, seal: Seal) -> list[str]:
         """Name the sealed manifests and data files that are gone or of another size."""
-        with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
-            sizes = {manifest.path: manifest.length for manifest in seal.manifests}
-            gone = _not_as_said(pool, self.files, sizes)
-            if gone:
-                return gone
-            for manifest in seal.manifests:
-                entries = [entry["data_file"] for entry in read_sealed(self.table.io, manifest)]
-                sizes = {entry["file_path"]: entry["file_size_in_bytes"] for entry in entries}
-                gone += _not_as_said(pool, self.files, sizes)
+        gone = _not_as_said(self.files, {manifest.path: manifest.length for manifest in seal.manifests})
+        if gone:
+            return gone
+        for manifest in seal.manifests:
+            entries = [entry["data_file"] for entry in read_sealed(self.table.io, manifest)]
+            gone += _not_as_said(self.files, {entry["file_path"]: entry["file_size_in_bytes"] for entry in entries})
         return gone
 
 
-def _not_as_said(pool: ThreadPoolExecutor, files: LakehouseFileIO, sizes: Mapping[str, int]) -> list[str]:
-    found = zip(sizes.items(), pool.map(files.head, sizes), strict=True)
+def _not_as_said(files: LakehouseFileIO, sizes: Mapping[str, int]) -> list[str]:
+    found = zip(sizes.items(), side_by_side(files.head, sizes, HEADS_AT_ONCE), strict=True)
     return [url for (url, size), info in found if info is None or info.size != size]
 
 

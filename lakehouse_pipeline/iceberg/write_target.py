@@ -84,7 +84,7 @@ class WriteTarget:
         properties = {**shaped, **{name: value for name, value in layout.items() if name != LOCATION}}
         return replace(self, location=layout.get(LOCATION, self.location), properties=properties)
 
-    @property
+    @cached_property
     def locations(self) -> LocationProvider:
         """Where the table's files go."""
         return load_location_provider(self.location, dict(self.properties))

@@ -72,9 +72,10 @@ class Ledger:
         return HourLedger(self._objects, f"{self.folder}/hours/{hour.start:{_HOUR}}.json", hour)
 
     def mark(self, marker: Marker) -> None:
-        """Say that an attempt is about to write, or that it is closed."""
+        """Say that an attempt is about to write, or that it is closed; its seal, if any, is left out."""
         url = self._marker_url(HourWindow.from_key(marker.hour), marker.attempt.id)
-        self._objects.put(url, marker.model_dump_json(indent=1).encode())
+        said = marker.model_copy(update={"attempt": marker.attempt.model_copy(update={"seal": None})})
+        self._objects.put(url, said.model_dump_json(indent=1).encode())
 
     def unmark(self, hour: HourWindow, attempt: str) -> None:
         """Say that nothing of an attempt can be astray any more."""
