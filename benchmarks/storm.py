@@ -34,14 +34,13 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
-from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger.leases import Renewal
-from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from lakehouse_pipeline.object_store.counts import RequestCounts, process_counts
 from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
+from tests.backfill.hands import new_attempt
 
 HOURS = 20
 FILES = 60  # of an hour
@@ -97,18 +96,7 @@ def open_hour(catalog: Catalog, identifier: str, hour: HourWindow, files: int) -
     """Open an attempt of so many files."""
     table = table_of(catalog, identifier)
     hand = HourInHand(table, hour, table.ledger.hour(hour), f"run-{os.getpid()}")
-    attempt = Attempt(
-        id=new_attempt_id(),
-        run_id=hand.run_id,
-        opened_at=datetime.now(UTC),
-        opened_on=table.head,
-        replaces=digest(file.path for file in table.live(hour)),
-        source="",
-        recipe="",
-        buckets=files,
-        layout=table.layout,
-    )
-    hand.open(attempt)
+    hand.open(new_attempt(table, hour, buckets=files))
     return hand
 
 

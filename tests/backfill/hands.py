@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from tests.iceberg.lake import Lake, events, in_bucket
@@ -18,23 +19,29 @@ def in_hand(lake: Lake, hour: HourWindow, run_id: str = "another run") -> HourIn
     return HourInHand(table, hour, table.ledger.hour(hour), run_id)
 
 
+def new_attempt(
+    table: HourlyTable, hour: HourWindow, *, buckets: int = 1, remote: bool = False, **told: str
+) -> Attempt:
+    """Make an attempt on what the hour has now; who opens it says whose it is, and `told` what it is made from."""
+    return Attempt(
+        id=new_attempt_id(),
+        run_id="",
+        opened_at=OPENED_AT,
+        opened_on=table.head,
+        replaces=digest(file.path for file in table.live(hour)),
+        buckets=buckets,
+        remote=remote,
+        layout=table.layout,
+        **{"source": "s", "recipe": "r", **told},
+    )
+
+
 def opened(lake: Lake, hour: HourWindow, run_id: str = "run", *, source: str = "s", recipe: str = "r") -> HourInHand:
     """Open an attempt; a sealed one that is in its place is given up, as by a run that asks for other rows."""
     hand = in_hand(lake, hour, run_id)
     if hand.held.record.state in {"sealed", "committing", "aborting"}:
         assert hand.abandon("other rows are asked for") is None
-    live = hand.table.live(hour)
-    attempt = Attempt(
-        id=new_attempt_id(),
-        run_id=run_id,
-        opened_at=OPENED_AT,
-        opened_on=hand.table.head,
-        replaces=digest(file.path for file in live),
-        source=source,
-        recipe=recipe,
-        buckets=1,
-        layout=hand.table.layout,
-    )
+    attempt = new_attempt(hand.table, hour, source=source, recipe=recipe)
     if superseded := hand.open(attempt):
         hand.close_superseded(superseded)
     return hand

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import fastavro
@@ -31,21 +30,20 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
-from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.schemas import partition_spec_of, schema_of
 from lakehouse_pipeline.iceberg.tables import NEW_TABLE_PROPERTIES
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.ledger.records import Attempt, HourRecord, new_attempt_id
+from lakehouse_pipeline.ledger.records import Attempt, HourRecord
 from lakehouse_pipeline.object_store import s3 as s3_store
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.retry import RetryPolicy
+from tests.backfill.hands import new_attempt
 from tests.backfill.memory import PROPERTIES, STRIKES, KilledError, MemoryAccess, MemoryCatalog, MemoryS3, Weather
 from tests.iceberg.lake import EVENTS, MEGABYTE, TEN, columns, events, hours_after, in_bucket, spec_of
 
 HOURS = hours_after(TEN, 2)
 BUCKETS = 2
 LOCATION = "s3://lake/events"
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EXAMPLES = int(os.environ.get("LAKEHOUSE_EXAMPLES", "100"))
 STEPS = 40
 
@@ -146,44 +144,35 @@ class Attempts(RuleBasedStateMachine):
             close_attempts(self.now, lambda _run: False)
         for hour in HOURS:
             with suppress(LakehouseError, OSError, ServerError):
-                before = len(self.writers)
-                self._run(hour, resume=writer is not None)
-                if len(self.writers) > before:
-                    other = self.writers[-1]
-                    if other.hand.held.record.state == "open":
-                        self._write(other, 0)
-                        self._seal(other)
-                    self._commit(other)
+                self._run_whole(hour, resume=writer is not None)
 
     @rule(data=st.data(), hour=st.sampled_from(HOURS), steps=st.integers(0, 5), strike=strikes)
     def run(self, data: st.DataObject, hour: HourWindow, steps: int, strike: Strike | None) -> None:
         """Take the hour, if nobody holds it: resume what is sealed, or open an attempt; and go on."""
         with self.weathered(strike):
-            before = len(self.writers)
-            self._run(hour, resume=data.draw(st.booleans()))
-            if len(self.writers) > before:
-                self._go_on(self.writers[-1], steps, data)
+            if writer := self._take(hour, resume=data.draw(st.booleans())):
+                self._go_on(writer, steps, data)
 
     @rule(hour=st.sampled_from(HOURS), resume=st.booleans(), kind=st.sampled_from(["late", "killed in flight"]))
     def run_into_silence(self, hour: HourWindow, kind: str, *, resume: bool) -> None:
         """Let a whole run go well but for its commit, which stays in flight."""
         with self.weathered((None, kind)):
-            before = len(self.writers)
-            self._run(hour, resume=resume)
-            if len(self.writers) > before:
-                writer = self.writers[-1]
-                if writer.hand.held.record.state == "open":
-                    self._write(writer, 0)
-                    self._seal(writer)
-                self._commit(writer)
+            self._run_whole(hour, resume=resume)
 
-    def _run(self, hour: HourWindow, *, resume: bool) -> None:
+    def _run_whole(self, hour: HourWindow, *, resume: bool) -> None:
+        if writer := self._take(hour, resume=resume):
+            if writer.hand.held.record.state == "open":
+                self._write(writer, 0)
+                self._seal(writer)
+            self._commit(writer)
+
+    def _take(self, hour: HourWindow, *, resume: bool) -> Writer | None:
         table = self.now
         run_id = f"run {self.opened}"
         hand = HourInHand(table, hour, table.ledger.hour(hour), run_id)
         if not is_free(hand.held, run_id, lambda _run: False):
-            return
-        replaces = digest(file.path for file in table.live(hour))
+            return None
+        attempt = new_attempt(table, hour, buckets=BUCKETS, remote=True)
         record = hand.held.record
         if record.attempt and record.state in {"sealed", "committing", "aborting"}:
             seal = record.attempt.seal
@@ -192,30 +181,21 @@ class Attempts(RuleBasedStateMachine):
                 if table.missing_files(seal):  # somebody gave it up since the record was read, and only then
                     with pytest.raises(TakenError):
                         hand.resume()
-                    return
+                    return None
                 hand.resume()
-                self.writers.append(Writer(hand, record.attempt.id, self.orders[record.attempt.id][1]))
-                return
+                return self._working(Writer(hand, record.attempt.id, self.orders[record.attempt.id][1]))
             if hand.abandon("not wanted") is not None:
-                return
+                return None
             assert record.attempt.id not in self.landed_attempts()
-        attempt = Attempt(
-            id=new_attempt_id(),
-            run_id=run_id,
-            opened_at=NOW,
-            opened_on=table.head,
-            replaces=replaces,
-            source="s",
-            recipe="r",
-            buckets=BUCKETS,
-            layout=table.layout,
-            remote=True,
-        )
         self.opened += 1
         self.orders[attempt.id] = (hour, self.opened)
         if superseded := hand.open(attempt):
             hand.close_superseded(superseded)
-        self.writers.append(Writer(hand, attempt.id, self.opened))
+        return self._working(Writer(hand, attempt.id, self.opened))
+
+    def _working(self, writer: Writer) -> Writer:
+        self.writers.append(writer)
+        return writer
 
     @precondition(lambda self: self.writers)
     @rule(data=st.data(), steps=st.integers(1, 4), strike=strikes)
@@ -385,14 +365,11 @@ class Attempts(RuleBasedStateMachine):
     @invariant()
     def nothing_that_is_reached_is_gone(self) -> None:
         """Every list, manifest and data file of every snapshot is there."""
-        if hasattr(self, "s3"):
-            assert self.reached() - self.s3.urls(LOCATION) == set()
+        assert self.reached() - self.s3.urls(LOCATION) == set()
 
     @invariant()
     def an_attempt_lands_once_and_never_after_a_newer_one(self) -> None:
         """Of each hour, attempts land in the order of their opening."""
-        if not hasattr(self, "catalog"):
-            return
         landed: dict[HourWindow, list[int]] = {hour: [] for hour in HOURS}
         for attempt in self.landed_attempts():
             hour, order = self.orders[attempt]
@@ -403,8 +380,6 @@ class Attempts(RuleBasedStateMachine):
     @invariant()
     def an_hour_is_all_of_one_attempt(self) -> None:
         """The live files of an hour are those that its last landed attempt added, all of them."""
-        if not hasattr(self, "catalog"):
-            return
         files = LakehouseFileIO(PROPERTIES)
         loaded = Table(("lake", "events"), self.catalog.metadata, "v.json", files, self.catalog)
         table = HourlyTable(self.catalog, loaded, "at")
@@ -426,15 +401,11 @@ class Attempts(RuleBasedStateMachine):
     @invariant()
     def what_was_acknowledged_has_landed(self) -> None:
         """A commit that was said to have landed is in the table's history, unless it changed nothing."""
-        if not hasattr(self, "catalog"):
-            return
         assert self.acknowledged <= set(self.landed_attempts())
 
     @invariant()
     def what_may_still_land_is_there(self) -> None:
         """No file of a sealed attempt is gone, nor of an open one whose lease goes on."""
-        if not hasattr(self, "s3"):
-            return
         there = self.s3.urls(LOCATION)
         for name, stored in self.s3.objects.items():
             if "/hours/" in name:

@@ -1,7 +1,7 @@
 """Closing finds what an attempt put, whatever was removed of it before: names behind a gap are names, too."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -10,8 +10,9 @@ from lakehouse_pipeline.backfill.close import close
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.errors import SafetyError, TransientError
 from lakehouse_pipeline.iceberg.tables import open_catalog
-from lakehouse_pipeline.ledger.records import Attempt, Marker, new_attempt_id
+from lakehouse_pipeline.ledger.records import Attempt, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from tests.backfill.hands import new_attempt
 from tests.iceberg.lake import MEGABYTE, TEN, Lake
 
 
@@ -26,17 +27,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 def attempt_with(lake: Lake, files: int) -> Attempt:
     """Put files of an attempt that was never sealed."""
-    attempt = Attempt(
-        id=new_attempt_id(),
-        run_id="run",
-        opened_at=datetime(2026, 1, 1, tzinfo=UTC),
-        opened_on=None,
-        replaces="",
-        source="s",
-        recipe="r",
-        buckets=1,
-        layout=lake.now.layout,
-    )
+    attempt = new_attempt(lake.now, TEN)
     for place in range(files):
         put(lake, attempt, place)
     return attempt

@@ -17,12 +17,11 @@ from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET
-from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.leases import RENEW_EVERY
-from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from lakehouse_pipeline.testing.asked import Dialect
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
+from tests.backfill.hands import new_attempt
 from tests.backfill.lone_runs import WAIT, WITHIN_S, Lone, Run, Strikes, Task, Told, shorten_leases
 from tests.projects import HOUR, Project, row, strays
 
@@ -298,18 +297,7 @@ def tries(stored: Project) -> tuple[HourInHand, Callable[[str, Strikes], Task]]:
     assert spec.source.columns
     table = stored.warehouse.create(spec, spec.source.columns)
     hand = HourInHand(table, WINDOW, table.ledger.hour(WINDOW), "run")
-    attempt = Attempt(
-        id=new_attempt_id(),
-        run_id="run",
-        opened_at=WINDOW.start,
-        opened_on=None,
-        replaces=digest([]),
-        source="source",
-        recipe="recipe",
-        buckets=1,
-        remote=True,
-        layout=table.layout,
-    )
+    attempt = new_attempt(table, WINDOW, remote=True)
     hand.open(attempt)
     target = table.target(WINDOW, attempt.id, PART)
     read = {"at": [WINDOW.start] * len(IDS), "id": IDS, "size": [0.5] * len(IDS)}

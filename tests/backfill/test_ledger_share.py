@@ -1,17 +1,15 @@
 """What the ledger costs in requests: a fixed number an hour, however many files that has."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.tables import open_catalog
-from lakehouse_pipeline.ledger.records import Attempt, new_attempt_id
 from lakehouse_pipeline.testing.faults import FaultServer
+from tests.backfill.hands import new_attempt
 from tests.iceberg.lake import ELEVEN, TEN, Lake, events, in_bucket
 
 MANY, FEW = 300, 10  # files of an hour
@@ -29,17 +27,7 @@ def run(lake: Lake, hour: HourWindow, files: int) -> None:
     """Take an hour of so many files from its record to its commit, as a run does."""
     table = lake.now
     hand = HourInHand(table, hour, table.ledger.hour(hour), "run")
-    attempt = Attempt(
-        id=new_attempt_id(),
-        run_id="run",
-        opened_at=datetime.now(UTC),
-        opened_on=table.head,
-        replaces=digest(file.path for file in table.live(hour)),
-        source="",
-        recipe="",
-        buckets=files,
-        layout=table.layout,
-    )
+    attempt = new_attempt(table, hour, buckets=files)
     hand.open(attempt)
     written = lake.write(hour, (in_bucket(bucket, events(hour, [bucket])) for bucket in range(files)), attempt.id)
     hand.seal(table.seal(attempt.id, written, rows_read=files, rejected=0))
