@@ -2,7 +2,8 @@
 
 `python -m benchmarks.throttle [--puts N] [--seconds S] [--only CLIENT] [--case STORE]` prints a Markdown table. 48
 threads write objects of 1 kB to SeaweedFS through the fault server, which throttles like S3 at 10 writes a second, or
-answers 503 by the toss of a coin. Each client runs in processes of its own.
+answers 503 by the toss of a coin. Each client runs in processes of its own; of several that share a limit, the table
+says what the one that got least got of an even share.
 """
 
 import argparse
@@ -60,7 +61,7 @@ class Case:
 COIN = Fault(effect=Effect.SLOW_DOWN, probability=0.5, times=None)
 CASES = (
     Case(f"{RATE:.0f}/s"),
-    Case(f"{RATE:.0f}/s, 4 processes", processes=4),
+    Case(f"{RATE:.0f}/s, 4 processes", processes=4, timed=True),
     Case("p = 0.5", rate=None, faults=(COIN,), timed=True),
 )
 
@@ -184,7 +185,7 @@ def run_client(told: str) -> None:
 
 
 def measure(case: Case, client: str, seaweed: SeaweedServer, puts: int, seconds: float) -> tuple[list[Any], float]:
-    """Run one client in one case; give the columns of its row but for the share, and PUTs a second."""
+    """Run one client in one case; give the columns of its row but for the goodput, and PUTs a second."""
     scaling = Scaling(write_rate=case.rate, detect_s=None) if case.rate else None
     with FaultServer(seaweed.endpoint, faults=case.faults, scaling=scaling) as server:
         asked = {
@@ -209,14 +210,15 @@ def measure(case: Case, client: str, seaweed: SeaweedServer, puts: int, seconds:
     took = max((each.at - first).total_seconds() + each.seconds for each in exchanges)
     succeeded, failed = (sum(count[name] for count in counts) for name in ("succeeded", "failed"))
     refused = sum(each.status == 503 for each in exchanges)
-    return [succeeded, failed, took, refused, len(exchanges)], succeeded / took
+    least = min(count["succeeded"] for count in counts) * case.processes / max(succeeded, 1)
+    return [succeeded, failed, took, refused, len(exchanges), least], succeeded / took
 
 
 def main() -> None:
     """Measure, and print a Markdown table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--puts", type=int, default=400, help="objects of each client where the store has a limit")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long each writes at p = 0.5")
+    parser.add_argument("--puts", type=int, default=400, help="objects of each client of one process at a limit")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each writes in the other cases")
     parser.add_argument("--only", default="", help="clients whose name begins so")
     parser.add_argument("--case", default="", help="cases whose name begins so")
     parser.add_argument("--client", help=argparse.SUPPRESS)
@@ -230,16 +232,16 @@ def main() -> None:
     ):
         _, free = measure(Case("free", rate=None, timed=True), "ours", seaweed, 0, FREE_S)
         print(f"Without faults: {free:.0f} PUTs/s of ours.\n")
-        print("| store | client | succeeded | failed | s | goodput | 503s | requests |")
-        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+        print("| store | client | succeeded | failed | s | goodput | least | 503s | requests |")
+        print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for case in (each for each in CASES if each.name.startswith(asked.case)):
             for client in CLIENTS:
                 if client.startswith(asked.only):
                     row, per_s = measure(case, client, seaweed, asked.puts, asked.seconds)
-                    succeeded, failed, took, refused, requests = row
+                    succeeded, failed, took, refused, requests, least = row
                     # S3 saves up a second's capacity; a coin halves what all can do without faults.
                     share = succeeded / (case.rate * (took + Scaling.burst_s)) if case.rate else per_s / (free / 2)
-                    figures = f"{succeeded} | {failed} | {took:.1f} | {share:.0%} | {refused} | {requests}"
+                    figures = f"{succeeded} | {failed} | {took:.1f} | {share:.0%} | {least:.0%} | {refused} | {requests}"
                     print(f"| {case.name} | {client} | {figures} |", flush=True)
 
 

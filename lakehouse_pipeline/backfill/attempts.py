@@ -236,7 +236,7 @@ class HourInHand:
 
     def _landed_unseen(self, attempt: Attempt) -> bool:
         """Tell whether a commit of an attempt that no record names is in the table; from here on none gets there."""
-        self.table.fence_head(attempt)
+        self.table.fence_head(self.hour, attempt)
         return self.table.landed(self.hour, attempt) is not None
 
     def _outcome(self, kind: Ended, error: BaseException | None = None) -> Outcome:

@@ -111,7 +111,7 @@ def _close_marked(table: HourlyTable, marked: MarkedAttempt, is_over: RunIsOver,
         case "close stray":  # its record is lost: a commit of it may be on its way even now
             if record.attempt is None:  # an opening of it that is on its way even now is refused from here on
                 held.advance(epoch=max(record.epoch, attempt.epoch))
-            table.fence_head(attempt)
+            table.fence_head(hour, attempt)
     epoch = max(record.epoch, attempt.epoch)  # of a record that is lost nothing is known but the attempt's own
     close(table, Marker(hour=hour.key, attempt=attempt, closed=True, sealed=True, epoch=epoch))
     return True

@@ -45,7 +45,7 @@ class AttemptFiles:
         attempt: whose.
         target: laid out as the attempt was.
         known_paths: partition paths that need no rows to tell.
-        claims: what the writers said.
+        claims: what the names do not tell.
     """
 
     attempt: Attempt
@@ -65,7 +65,7 @@ class AttemptFiles:
             TransientError: the store did not answer.
         """
         seen = marker.seen
-        again = {said.bucket for said in self.claims if said.again}
+        again = {said.bucket for said in self.claims if said.again and said.bucket is not None}
         rows = self._data(again if marker.landed else None)
         found = side_by_side(lambda row: _files_put(files, row, seen), rows, HEADS_AT_ONCE)
         if marker.sealed:
@@ -98,6 +98,9 @@ class AttemptFiles:
                 batch = commit.batch_name(batch_of(self.attempt.id, holder), place)
                 yield iter([manifest_list_url(self.target.locations, batch)])
                 yield self._copies(batch)
+        for said in self.claims:
+            for place in range(commit.COMMIT_RETRIES.tries if said.fence else 0):
+                yield iter([manifest_list_url(self.target.locations, commit.batch_name(said.fence, place))])
 
     def _copies(self, batch: str) -> Row:
         return (manifest_copy_url(self.target.locations, batch, place) for place in count())

@@ -1,9 +1,9 @@
-"""Claims: what the names of an attempt's files do not tell by themselves, said by its writers before they put a file.
+"""Claims: what the names of an attempt's files do not tell by themselves, said by whoever is about to put a file.
 
 File names are a function of bucket, attempt, file and try, but the values of partition fields beside the hour are the
 rows', and a task that is run twice, after its death or to be faster, writes its files twice. With its claims every file
 of an attempt can be named without listing the table's data. Tables that are partitioned by the hour alone have none
-unless a task met the files of another writing of it.
+unless a task met the files of another writing of it, or somebody who does not hold the hour fences the attempt.
 """
 
 import hashlib
@@ -17,19 +17,21 @@ from lakehouse_pipeline.object_store.objects import PreconditionFailedError
 
 
 class Claim(BaseModel):
-    """What a writer says of a bucket.
+    """What a writer says of a bucket, or who fences the attempt of its fence.
 
     Attributes:
-        bucket: the bucket.
+        bucket: the bucket; None of a fence.
         paths: partition paths at which it has files, relative as they stand in keys.
         again: names were taken: it has files of more than one writing.
+        fence: begins the names of a fence's files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bucket: int
+    bucket: int | None = None
     paths: tuple[str, ...] = ()
     again: bool = False
+    fence: str = ""
 
 
 def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
@@ -39,9 +41,9 @@ def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
         TransientError: the store did not take it within its retries.
     """
     body = said.model_dump_json().encode()
-    name = hashlib.sha256(body).hexdigest()[:32]
+    about = "fence" if said.bucket is None else f"{said.bucket:05d}"
     try:
-        files.put(f"{folder}/{said.bucket:05d}-{name}.json", body, if_absent=True)
+        files.put(f"{folder}/{about}-{hashlib.sha256(body).hexdigest()[:32]}.json", body, if_absent=True)
     except PreconditionFailedError:
         return  # another try of the task said the same
 

@@ -17,7 +17,7 @@ from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
 from lakehouse_pipeline.iceberg.changes import ChangePlan
-from lakehouse_pipeline.iceberg.claims import claims_in, withdraw
+from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, fence, load, replace_hours
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
@@ -281,12 +281,14 @@ class HourlyTable:
             batch = batch_of(attempt.id, epoch)
             fence(self.catalog, self.identifier, set(attempt.bases), batch=batch)
 
-    def fence_head(self, attempt: Attempt) -> None:
+    def fence_head(self, hour: HourWindow, attempt: Attempt) -> None:
         """Make sure that no commit can land any more that asserts what `main` stands on now.
 
-        No hold on the hour names its files, since there is none: several may do this at once, and again.
+        No hold on the hour names its files, since there is none: several may do this at once, and again. So each
+        claims the name that it uses, for whoever removes what the attempt left.
         """
         batch = f"{attempt.id}-{new_attempt_id()}"
+        claim(self.files, self.ledger.claims_url(hour, attempt.id), Claim(fence=batch))
         fence(self.catalog, self.identifier, {head(load(self.catalog, self.identifier))}, batch=batch)
 
     def reached_metadata(self) -> set[str]:

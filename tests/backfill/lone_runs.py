@@ -7,6 +7,7 @@ tasks put their files is handed to them with their FileIO, and reaches Spark's P
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ class Run:
         puts: by the number of data files that all tasks have put, what the task is struck with that put the last.
         puts_strike_run: the same strikes the run's own process, too, before the task's.
         spark: master of Apache Spark, in place of the project's engine.
+        settings: of Apache Spark.
         others_are_over: whether the orchestrator says of every other run that it has ended.
         lease: after which another run's hour is taken over.
         renew_every: how often the run renews its own.
@@ -78,6 +80,7 @@ class Run:
     puts: Strikes = field(default_factory=dict)
     puts_strike_run: bool = False
     spark: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
     others_are_over: bool = False
     lease: timedelta = leases.LEASE
     renew_every: timedelta = leases.RENEW_EVERY
@@ -92,8 +95,11 @@ class Run:
         shorten_leases(pytest.MonkeyPatch(), self.lease, self.renew_every)
         store_of = hourly.store_of
         hourly.store_of = lambda properties: StrikingFiles(store_of(properties).properties)
-        os.environ |= {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": SPARK}
         _strike_at(self.counted, self.puts, [os.getpid()] * self.puts_strike_run)
+        settings = {**self.settings, f"spark.executorEnv.{STRIKES}": os.environ[STRIKES]}  # on a cluster's hosts, too
+        told = " ".join(f"--conf {shlex.quote(f'{key}={value}')}" for key, value in settings.items())
+        os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": f"{told} {SPARK}"}
+        os.environ["PYTHONPATH"] = str(ROOT)
         try:
             with events.subscribed(self._heard):
                 result = run_hour(self._bench(), HourWindow.from_key(self.hour))

@@ -123,15 +123,16 @@ class Attempts(RuleBasedStateMachine):
 
     @contextmanager
     def weathered(self, strike: Strike | None, writer: Writer | None = None) -> Iterator[None]:
-        """Let what a strike does to a process end it."""
+        """Let what a strike does to a process end it: the one that works for `writer`, or that began meanwhile."""
+        before = list(self.writers)
         if strike:
             self.weather.meanwhile = lambda: self._meanwhile(writer)
             self.weather.strike(*strike)
         try:
             yield
         except KilledError:
-            if writer:
-                self._forget(writer)
+            for each in [each for each in self.writers if each is writer or each not in before]:
+                self._forget(each)
         except (LakehouseError, OSError, DeadlineError, ServerError) as error:
             note(f"{type(error).__name__}: {error}")
         finally:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
+from pyiceberg.table import Table
 
 from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError
 from lakehouse_pipeline.backfill.close import close
@@ -13,7 +14,7 @@ from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger.records import Attempt, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from tests.backfill.hands import new_attempt
-from tests.iceberg.lake import MEGABYTE, TEN, Lake
+from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake
 
 
 @pytest.fixture
@@ -106,6 +107,26 @@ def test_a_late_opening_of_a_stray_is_refused(lake: Lake, monkeypatch: pytest.Mo
     assert close_attempts(lake.now, lambda _run_id: False) == [attempt.id]
     with pytest.raises(TakenError):
         slow.open(attempt)
+
+
+def test_a_fence_that_was_never_sent_is_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who closes a stray may die between writing its fence and sending it: the next one removes that, too."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    lake.now.ledger.mark(Marker(hour=TEN.key, attempt=attempt_with(lake, files=0)))
+    lake.put(ELEVEN, [1])
+    monkeypatch.setattr("lakehouse_pipeline.backfill.leftovers.LEASE", -timedelta(seconds=1))
+    before = lake.stored("metadata")
+    with monkeypatch.context() as patched:
+        patched.setattr(Table, "_do_commit", dies)
+        with pytest.raises(KeyboardInterrupt):
+            close_attempts(lake.now, lambda _run_id: True)
+    assert len(lake.stored("metadata") - before) == 1
+    second_pass(lake)
+    second_pass(lake)
+    assert lake.now.strays() == []
 
 
 def test_one_bad_marker_does_not_stop_the_others(lake: Lake) -> None:

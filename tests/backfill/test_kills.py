@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from signal import SIGKILL, SIGSTOP
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
 from tests.backfill.hands import new_attempt
 from tests.backfill.lone_runs import WAIT, WITHIN_S, Lone, Run, Strikes, Task, Told, shorten_leases
+from tests.backfill.spark_cluster import spark_cluster
 from tests.projects import HOUR, Project, row, strays
 
 WINDOW = HourWindow.from_key(HOUR)
@@ -286,6 +288,20 @@ def test_the_driver_of_spark_is_killed(stored: Project) -> None:
     assert len(strays(stored.table)) == 3
     assert _next_run(stored).step == "run"
     assert strays(stored.table) == set()
+    _is_held_once(stored, IDS)
+
+
+def test_spark_runs_a_slow_task_a_second_time(stored: Project, tmp_path: Path) -> None:
+    """Speculation, by Apache Spark itself: the second try's files are the table's; what the first has put goes."""
+    speculation = {"spark.speculation": "true", "spark.speculation.task.duration.threshold": "1s"}
+    with (
+        spark_cluster(tmp_path, workers=2) as master,
+        Lone(Run(stored.folder, HOUR, puts={3: WAIT}, spark=master, settings=speculation)) as run,
+    ):
+        told = run.ended()
+        assert told.puts > 8
+        run.stops_waiting()
+    assert (told.step, len(stored.table.table.snapshots())) == ("run", 1)
     _is_held_once(stored, IDS)
 
 

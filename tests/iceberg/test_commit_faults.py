@@ -269,12 +269,12 @@ def test_two_fences_of_one_head_do_not_tear_each_other(lake: Lake, scripted: Scr
     attempt = sealed(lake, TEN, [1]).attempt
 
     def rival(send: Send) -> CommitTableResponse:
-        lake.now.fence_head(attempt)
+        lake.now.fence_head(TEN, attempt)
         return send()  # refused by the catalog
 
     scripted.script = [rival]
-    lake.now.fence_head(attempt)
-    lake.now.fence_head(attempt)
+    lake.now.fence_head(TEN, attempt)
+    lake.now.fence_head(TEN, attempt)
     snapshots = lake.now.table.metadata.snapshots
     assert len({snapshot.manifest_list for snapshot in snapshots}) == len(snapshots)
     assert lake.rows() == {TEN.key: [0], TWELVE.key: [9]}
