@@ -241,8 +241,8 @@ def main() -> None:
                     succeeded, failed, took, refused, requests, least = row
                     # S3 saves up a second's capacity; a coin halves what all can do without faults.
                     share = succeeded / (case.rate * (took + Scaling.burst_s)) if case.rate else per_s / (free / 2)
-                    figures = f"{succeeded} | {failed} | {took:.1f} | {share:.0%} | {least:.0%} | {refused} | {requests}"
-                    print(f"| {case.name} | {client} | {figures} |", flush=True)
+                    figures = (succeeded, failed, f"{took:.1f}", f"{share:.0%}", f"{least:.0%}", refused, requests)
+                    print(f"| {case.name} | {client} | {' | '.join(map(str, figures))} |", flush=True)
 
 
 if __name__ == "__main__":
