@@ -74,12 +74,14 @@ class HourInHand:
             raise SafetyError(f"attempt {self.attempt.id} of {self.hour} is {self.held.record.state}")
         opened = attempt.model_copy(update={"epoch": epoch, "run_id": self.run_id})
         # Marked before anything else: whatever an attempt may have left is found by its marker.
-        self.table.ledger.mark(Marker(hour=self.hour.key, attempt=opened))
+        marker = Marker(hour=self.hour.key, attempt=opened)
+        self.table.ledger.mark(marker)
         try:
             self._take(epoch=epoch, state="open", attempt=opened, stage="opened", outcome=None)
         except TakenError:
             with self._told(opened):
-                self.table.ledger.unmark(self.hour, opened.id)  # nothing was written
+                # Nothing was written by this run, but whoever takes it for a stray may be fencing it right now.
+                self.table.ledger.mark(marker.model_copy(update={"closed": True, "sealed": True, "epoch": epoch}))
             raise
         self._emit("attempt.opened", opened)
         return earlier

@@ -107,6 +107,11 @@ def test_a_late_opening_of_a_stray_is_refused(lake: Lake, monkeypatch: pytest.Mo
     assert close_attempts(lake.now, lambda _run_id: False) == [attempt.id]
     with pytest.raises(TakenError):
         slow.open(attempt)
+    second_pass(lake)
+    second_pass(lake)
+    assert lake.now.strays() == []
+    left = [item.url.removeprefix(lake.now.ledger.folder) for item in lake.now.files.list_objects(lake.now.location)]
+    assert [url for url in left if url.startswith(("/claims/", "/open/"))] == []
 
 
 def test_a_fence_that_was_never_sent_is_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
