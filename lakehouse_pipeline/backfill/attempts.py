@@ -10,25 +10,30 @@ is in the record decides what may be removed:
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.close import close, close_landed
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.commit import RivalsWonError
-from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.commit import Replaced, RivalsWonError
+from lakehouse_pipeline.iceberg.hourly import HeldAttempt, HourlyTable
+from lakehouse_pipeline.iceberg.replacement import HoursLostError
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import Renewal
 from lakehouse_pipeline.ledger.records import Attempt, Committed, HourRecord, Marker, Outcome, Seal
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 logger = logging.getLogger(__name__)
 
 SEALED = ("sealed", "committing", "aborting")  # states in which an attempt may be in the table, or still get there
+
+RECORDS_AT_ONCE = 16  # that a commit of many hours writes
 
 Ended = Literal["committed", "failed", "cancelled", "abandoned"]
 
@@ -127,23 +132,10 @@ class HourInHand:
             CommitStateUnknownError: the commit may have landed; the next holder finds out first.
             TransientError: the store or the catalog did not answer within the retries; the attempt stays sealed.
         """
-        attempt, epoch = self.attempt, self.held.record.epoch
-
-        def record(base: int | None, snapshot_id: int) -> None:
-            self.held.advance(state="committing", attempt=self.attempt.sent(base, snapshot_id))
-
-        try:
-            replaced = self.table.replace(self.hour, attempt, epoch=epoch, before_send=record)
-        except RivalsWonError as error:
-            self.ends("failed", error)
-            raise
-        except CommitConflictError as error:
-            self._close(error)  # none of its commits landed, or can
-            raise
-        except BaseException as error:
-            self.ends(_kind(error), error)
-            raise
-        return self._committed(replaced.snapshot_id)
+        outcome = commit_together([self])[self.hour]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _committed(self, snapshot_id: int | None) -> Committed:
         attempt, epoch = self.attempt, self.held.record.epoch
@@ -163,6 +155,19 @@ class HourInHand:
         with self._told(attempt):
             close_landed(self.table, self.hour, attempt, attempt.seal, epoch)
         return committed
+
+    def settle(self, outcome: Replaced | LakehouseError) -> Committed | LakehouseError:
+        """Say in the record what became of its commit."""
+        if isinstance(outcome, Replaced):
+            try:
+                return self._committed(outcome.snapshot_id)
+            except LakehouseError as error:
+                return error
+        if isinstance(outcome, CommitConflictError) and not isinstance(outcome, RivalsWonError):
+            self._close(outcome)  # none of its commits landed, or can
+        else:
+            self.ends("failed", outcome)
+        return outcome
 
     def close(self, error: BaseException) -> None:
         """Remove what the attempt wrote and say why it ended; one that may be sealed is left as it is."""
@@ -260,6 +265,38 @@ class HourInHand:
             yield
         except LakehouseError as error:
             logger.warning("%s: attempt %s is not tidied up yet: %s", self.hour, attempt.id, error)
+
+
+def commit_together(hands: Sequence[HourInHand]) -> Mapping[HourWindow, Committed | LakehouseError]:
+    """Make sealed attempts of one table their hours, in one snapshot; called once for each taking of an hour.
+
+    Returns:
+        By hour, what it is now or why it is not: see `HourInHand.commit`.
+    """
+    of_hour = {hand.hour: hand for hand in hands}
+
+    def record(hours: Sequence[HourWindow], base: int | None, snapshot_id: int) -> None:
+        def one(hour: HourWindow) -> CommitConflictError | None:
+            held = of_hour[hour].held
+            try:
+                held.advance(state="committing", attempt=of_hour[hour].attempt.sent(base, snapshot_id))
+            except CommitConflictError as error:
+                return error
+            return None
+
+        refused = zip(hours, side_by_side(one, hours, RECORDS_AT_ONCE), strict=True)
+        if lost := {hour: error for hour, error in refused if error}:
+            raise HoursLostError(lost)
+
+    held = [HeldAttempt(hand.hour, hand.attempt, hand.held.record.epoch) for hand in hands]
+    try:
+        outcomes = hands[0].table.replace(held, before_send=record)
+    except BaseException as error:
+        end = partial(HourInHand.ends, kind=_kind(error), error=error)
+        side_by_side(end, hands, RECORDS_AT_ONCE)
+        raise
+    settled = side_by_side(lambda hand: hand.settle(outcomes[hand.hour]), hands, RECORDS_AT_ONCE)
+    return dict(zip(of_hour, settled, strict=True))
 
 
 def _names(record: HourRecord, attempt: Attempt) -> bool:

@@ -9,8 +9,9 @@ It sends what `replacement` builds, asserting the snapshot that `main` stood on.
   by then. A fence moves it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
@@ -32,6 +33,8 @@ from lakehouse_pipeline.retry import RetryPolicy, retry_call
 
 # A conflict costs one manifest list; committers of other hours are the only rivals, so patience is cheap.
 COMMIT_RETRIES = RetryPolicy(tries=32, total_s=600.0, min_wait_s=0.1, max_wait_s=10.0)
+
+REGROUPS = 8  # times that a group of hours goes on without those that it has lost; the rest waits for the next commit
 
 BeforeSend = Callable[[int | None, int], None]
 
@@ -59,6 +62,7 @@ def replace_hours(
     event_time: str,
     batch: str,
     before_send: BeforeSend,
+    places: Iterator[int] | None = None,
 ) -> Replaced:
     """Make the hours' live files exactly those of their seals, in one snapshot.
 
@@ -70,9 +74,11 @@ def replace_hours(
         batch: begins the names of the commits' own files (see `batch_name`); used once and never again.
         before_send: called with the base and the new snapshot's id before every commit that is sent for the first
             time; it records them, and by raising keeps the commit from being sent.
+        places: counts the commits that are built under the name of the batch, where it was used before.
 
     Raises:
-        CommitConflictError: an hour was changed by somebody else since its attempt was opened, or rivals won every try.
+        HoursLostError: hours were changed by somebody else since their attempts were opened.
+        RivalsWonError: rivals won every try.
         CommitStateUnknownError: whether the last commit landed could not be found out; nothing was deleted.
         SafetyError: the seal is of another table, or files of earlier partition specs straddle the hours.
     """
@@ -80,7 +86,7 @@ def replace_hours(
     def build(table: Table, name: str) -> Built | None:
         return build_replacement(table, hours, event_time, name)
 
-    return _CommitLoop(catalog, identifier, batch, build, before_send).run()
+    return _CommitLoop(catalog, identifier, batch, build, before_send, places or count()).run()
 
 
 def fence(catalog: Catalog, identifier: str, bases: Collection[int | None], *, batch: str) -> None:
@@ -96,7 +102,7 @@ def fence(catalog: Catalog, identifier: str, bases: Collection[int | None], *, b
     def build(table: Table, name: str) -> Built | None:
         return build_fence(table, name) if head(table) in bases else None
 
-    _CommitLoop(catalog, identifier, batch, build, lambda _base, _snapshot_id: None).run()
+    _CommitLoop(catalog, identifier, batch, build, lambda _base, _snapshot_id: None, count()).run()
 
 
 def batch_name(batch: str, place: int) -> str:
@@ -115,8 +121,8 @@ class _CommitLoop:
     batch: str
     build: Callable[[Table, str], Built | None]
     before_send: BeforeSend
+    places: Iterator[int]
     sent: list[Built] = field(default_factory=list)
-    builds: int = 0
     tries: int = 0
 
     def run(self) -> Replaced:
@@ -148,8 +154,7 @@ class _CommitLoop:
         return self.sent[-1] if self.sent[-1].base == head(table) else None
 
     def _build(self, table: Table) -> Built | None:
-        name, self.builds = batch_name(self.batch, self.builds), self.builds + 1
-        built = self.build(table, name)
+        built = self.build(table, batch_name(self.batch, next(self.places)))
         if built is None:
             return None
         try:

@@ -1,9 +1,10 @@
 """An Iceberg table as a backfill sees it: hours that are read, written, sealed and replaced."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -13,18 +14,24 @@ from pyiceberg.table import Table
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.errors import CommitConflictError
+from lakehouse_pipeline.errors import (
+    CommitConflictError,
+    CommitStateUnknownError,
+    LakehouseError,
+    SafetyError,
+    TransientError,
+)
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
 from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
-from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, fence, load, replace_hours
+from lakehouse_pipeline.iceberg.commit import REGROUPS, Replaced, RivalsWonError, fence, load, replace_hours
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
 from lakehouse_pipeline.iceberg.manifests import DELETED, LiveFile, digest, live_files, read_entries, read_sealed
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.reachability import strays
-from lakehouse_pipeline.iceberg.replacement import SealedHour, head
+from lakehouse_pipeline.iceberg.replacement import HoursLostError, SealedHour, head
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
 from lakehouse_pipeline.iceberg.seals import seal_files
 from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog, translated
@@ -87,6 +94,25 @@ class Warehouse:
     def apply(self, spec: TableSpec, *, dry_run: bool) -> ChangePlan | None:
         """Bring a spec's table to the spec; gives what differed, None where there is no table. See `apply_spec`."""
         return apply_spec(self.catalog, spec, dry_run=dry_run)
+
+
+@dataclass(frozen=True)
+class HeldAttempt:
+    """A sealed attempt in the hands of whoever commits it.
+
+    Attributes:
+        hour: the hour.
+        attempt: sealed.
+        epoch: of the hold on the hour, which names the commit's files; used once.
+    """
+
+    hour: HourWindow
+    attempt: Attempt
+    epoch: int
+
+
+BeforeSendOf = Callable[[Sequence[HourWindow], int | None, int], None]
+Outcomes = Mapping[HourWindow, Replaced | LakehouseError]
 
 
 @dataclass(frozen=True)
@@ -201,42 +227,77 @@ class HourlyTable:
         """Remove what an attempt's writers said of their files: none is left."""
         withdraw(self.files, self.ledger.claims_url(hour, attempt))
 
-    def replace(self, hour: HourWindow, attempt: Attempt, *, epoch: int, before_send: BeforeSend) -> Replaced:
-        """Commit a sealed attempt: the hour's live files are then exactly those of the seal.
+    def replace(self, held: Sequence[HeldAttempt], *, before_send: BeforeSendOf) -> Outcomes:
+        """Commit sealed attempts together: the hours' live files are then exactly those of their seals.
 
-        An attempt whose earlier commit turns out to have landed is done, whatever became of the hour since: its files
+        One snapshot takes all of them that can land; those that cannot are left out, and do not stop the others. An
+        attempt whose earlier commit turns out to have landed is done, whatever became of the hour since: its files
         belong to that snapshot.
 
         Args:
-            hour: the hour.
-            attempt: sealed.
-            epoch: of the caller's hold on the hour, which names the commit's files; used once.
-            before_send: see `replace_hours`.
+            held: each hour at most once.
+            before_send: see `replace_hours`; told, too, of which hours the commit is. Where some of them are lost it
+                raises HoursLostError.
 
-        Raises:
-            CommitConflictError: the hour was changed by somebody else, or rivals won every try.
-            CommitStateUnknownError: whether the commit landed is not known.
+        Returns:
+            By hour, what the commit did or why it is not known to have done it: CommitConflictError where the hour was
+            changed by somebody else or rivals won every try, CommitStateUnknownError where it may have landed,
+            TransientError and SafetyError.
         """
-        sealed = SealedHour.of(hour, attempt)
-        if attempt.bases and (landed := self.landed(hour, attempt)) is not None:
-            return Replaced(landed, 0, 0)
+        outcomes: dict[HourWindow, Replaced | LakehouseError] = {}
+        for each in held:
+            if each.attempt.bases and (landed := self.landed(each.hour, each.attempt)) is not None:
+                outcomes[each.hour] = Replaced(landed, 0, 0)
+        waiting = [each for each in held if each.hour not in outcomes]
+        places = count()
+        for _ in range(REGROUPS):
+            if not waiting:
+                break
+            outcomes |= self._replace(waiting, before_send, places)
+            waiting = [each for each in waiting if each.hour not in outcomes]
+        alone = "lost the other hours of its commit again and again"
+        return outcomes | {each.hour: RivalsWonError(f"{each.hour} {alone}") for each in waiting}
+
+    def _replace(self, held: Sequence[HeldAttempt], before_send: BeforeSendOf, places: Iterator[int]) -> Outcomes:
+        """Commit attempts together, once; of hours that can be committed without others nothing is said."""
+        first = held[0]  # whose names the commit's files have: whoever gives it up fences the commit before
+        hours = [each.hour for each in held]
         try:
-            return replace_hours(
+            replaced = replace_hours(
                 self.catalog,
                 self.identifier,
-                [sealed],
+                [SealedHour.of(each.hour, each.attempt) for each in held],
                 event_time=self.hour,
-                batch=batch_of(attempt.id, epoch),
-                before_send=before_send,
+                batch=batch_of(first.attempt.id, first.epoch),
+                before_send=partial(before_send, hours),
+                places=places,
             )
-        except CommitConflictError:
-            landed = self.landed(hour, attempt)
-            if landed is not None:
+        except HoursLostError as error:
+            return {each.hour: self._seen(each, error.errors[each.hour]) for each in held if each.hour in error.errors}
+        except CommitConflictError as error:
+            return {each.hour: self._seen(each, error) for each in held}
+        except SafetyError as error:
+            if len(held) == 1:
+                return {first.hour: error}
+            # It is one of them. Names are the first's alone so far.
+            alone = [self._replace([each], before_send, places if each is first else count()) for each in held]
+            return {hour: outcome for outcomes in alone for hour, outcome in outcomes.items()}
+        except (CommitStateUnknownError, TransientError) as error:
+            return dict.fromkeys(hours, error)
+        return dict.fromkeys(hours, replaced)
+
+    def _seen(self, held: HeldAttempt, error: CommitConflictError) -> Replaced | LakehouseError:
+        """Look whether an attempt whose commit met a conflict is in the table after all."""
+        try:
+            if (landed := self.landed(held.hour, held.attempt)) is not None:
                 return Replaced(landed, 0, 0)
             now = HourlyTable(self.catalog, load(self.catalog, self.identifier), self.hour)
-            if digest(file.path for file in now.live(hour)) != sealed.seal.digest:
-                raise
-            return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
+            seal = held.attempt.seal
+            if seal and digest(file.path for file in now.live(held.hour)) == seal.digest:
+                return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
+        except LakehouseError as unseen:
+            return unseen
+        return error
 
     def _known_paths(self, hour: HourWindow) -> set[str]:
         """Give the partition paths that need no rows to tell, of whatever spec an attempt was written for."""

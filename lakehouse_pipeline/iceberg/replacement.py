@@ -9,7 +9,7 @@ Written for the table's present head and sent by `commit`. Rules that must not b
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,6 +42,19 @@ from lakehouse_pipeline.iceberg.manifests import (
 from lakehouse_pipeline.ledger.records import Attempt, Seal
 
 logger = logging.getLogger(__name__)
+
+
+class HoursLostError(CommitConflictError):
+    """Some hours cannot be part of a commit; the others can, without them.
+
+    Attributes:
+        errors: by hour, why.
+    """
+
+    def __init__(self, errors: Mapping[HourWindow, CommitConflictError]) -> None:
+        """Name them."""
+        super().__init__("; ".join(str(error) for error in errors.values()))
+        self.errors = errors
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str
         batch: names the commit's files; used once and never again.
 
     Raises:
-        CommitConflictError: an hour's live files are not those that its attempt was opened on.
+        HoursLostError: some hours' live files are not those that their attempts were opened on.
         SafetyError: a seal is of another table, or files of earlier partition specs straddle the hours.
     """
     _check_seals(table, hours)
@@ -279,13 +292,19 @@ def _check_unchanged(hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -
     State, not history, is compared: it costs no walk over the snapshots in between, and a change that was undone
     is no change.
     """
-    for sealed in hours:
-        live = [file.path for file in removed if file.hour == sealed.hour.ordinal]
-        if digest(live) != sealed.replaces:
-            raise CommitConflictError(
-                f"{sealed.hour} was changed by somebody else after attempt {sealed.attempt} was opened "
-                f"(it now has {len(live)} live files): the attempt is superseded. Run the hour again to replace it"
-            )
+    live: dict[int | None, list[str]] = {sealed.hour.ordinal: [] for sealed in hours}
+    for file in removed:
+        live.get(file.hour, []).append(file.path)
+    lost = {
+        sealed.hour: CommitConflictError(
+            f"{sealed.hour} was changed by somebody else after attempt {sealed.attempt} was opened (it now has "
+            f"{len(live[sealed.hour.ordinal])} live files): the attempt is superseded. Run the hour again to replace it"
+        )
+        for sealed in hours
+        if digest(live[sealed.hour.ordinal]) != sealed.replaces
+    }
+    if lost:
+        raise HoursLostError(lost)
 
 
 def _summary(hours: Sequence[SealedHour], removed: Sequence[LiveFile], batch: str) -> Summary:

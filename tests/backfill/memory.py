@@ -117,11 +117,13 @@ class MemoryS3:
 
     Attributes:
         objects: by bucket and key with a slash between.
+        written: told of every object as it arrives.
     """
 
     def __init__(self, weather: Weather) -> None:
         """Begin empty."""
         self.objects: dict[str, _Object] = {}
+        self.written: Callable[[str, bytes], object] = lambda _name, _body: None
         self._weather = weather
         self._written = 0
 
@@ -137,6 +139,7 @@ class MemoryS3:
                 raise self._error(412, "PreconditionFailed")
             self._written += 1
             self.objects[name] = _Object(body, f"e{self._written}", self._weather.now, Metadata)
+            self.written(name, body)
             return self._answer(ETag=f'"e{self._written}"')
 
         return self._send(arrive, queue=self._weather.puts)

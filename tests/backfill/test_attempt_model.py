@@ -22,6 +22,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
+from lakehouse_pipeline.backfill import attempts
 from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError
 from lakehouse_pipeline.backfill.close import is_free
 from lakehouse_pipeline.backfill.leftovers import ZOMBIES, close_attempts
@@ -33,7 +34,7 @@ from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.schemas import partition_spec_of, schema_of
 from lakehouse_pipeline.iceberg.tables import NEW_TABLE_PROPERTIES
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.ledger.records import Attempt, HourRecord
+from lakehouse_pipeline.ledger.records import Attempt, Committed, HourRecord
 from lakehouse_pipeline.object_store import s3 as s3_store
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.retry import RetryPolicy
@@ -92,6 +93,7 @@ class Attempts(RuleBasedStateMachine):
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(s3_store, "s3_access", lambda _connection: MemoryAccess(self.s3))
         self.patched.setattr(commit, "COMMIT_RETRIES", RetryPolicy(3, 60, 0, 0))
+        self.patched.setattr(attempts, "RECORDS_AT_ONCE", 1)  # one request after the other, so that a step repeats
         schema = schema_of(columns(EVENTS))
         spec = partition_spec_of(schema, spec_of(EVENTS, {}))
         metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, LOCATION, dict(NEW_TABLE_PROPERTIES))
@@ -103,6 +105,14 @@ class Attempts(RuleBasedStateMachine):
         self.acknowledged: set[str] = set()
         self.manifests: dict[str, list[dict[str, Any]]] = {}
         self.ledger_lost = False
+        self.sent: dict[int, set[str]] = {}
+        self.s3.written = self._note_sent
+
+    def _note_sent(self, name: str, body: bytes) -> None:
+        """Remember of every snapshot which attempts' records announce it: those that land with it."""
+        if "/hours/" in name and (attempt := HourRecord.model_validate_json(body).attempt):
+            for snapshot_id in attempt.snapshot_ids:
+                self.sent.setdefault(snapshot_id, set()).add(attempt.id)
 
     def teardown(self) -> None:
         """Let everything arrive and end, and look at what is left."""
@@ -240,6 +250,28 @@ class Attempts(RuleBasedStateMachine):
         finally:
             self._forget(writer)
 
+    @precondition(lambda self: len(self._ready()) > 1)
+    @rule(strike=strikes)
+    def commit_together(self, strike: Strike | None) -> None:
+        """Commit all that is sealed in one snapshot."""
+        ready = self._ready()
+        with self.weathered(strike):
+            try:
+                outcomes = attempts.commit_together([writer.hand for writer in ready])
+                for writer in ready:
+                    outcome = outcomes[writer.hand.hour]
+                    if isinstance(outcome, Committed) and outcome.snapshot_id is not None:
+                        self.acknowledged.add(writer.attempt)
+            finally:
+                for writer in ready:
+                    self._forget(writer)
+
+    def _ready(self) -> list[Writer]:
+        """Give a writer of each hour that has sealed its attempt; it may have lost the hour without knowing."""
+        sealed = {"sealed", "committing"}
+        ready = {writer.hand.hour: writer for writer in self.writers if writer.hand.held.record.state in sealed}
+        return list(ready.values())
+
     @precondition(lambda self: self.late)
     @rule(data=st.data(), strike=strikes)
     def write_late(self, data: st.DataObject, strike: Strike | None) -> None:
@@ -314,11 +346,9 @@ class Attempts(RuleBasedStateMachine):
         return found
 
     def landed_attempts(self) -> list[str]:
-        """Name the attempts that have landed, in order."""
-        told = [
-            snapshot.summary.additional_properties for snapshot in self.catalog.metadata.snapshots if snapshot.summary
-        ]
-        return [each["lakehouse.batch"].split("-")[0] for each in told if "lakehouse.fence" not in each]
+        """Name the attempts that have landed, in order; of those in one snapshot no two are of an hour."""
+        snapshots = self.catalog.metadata.snapshots
+        return [attempt for each in snapshots for attempt in sorted(self.sent.get(each.snapshot_id, ()))]
 
     @precondition(lambda self: self.weather.puts or self.weather.commits)
     @rule(data=st.data())
@@ -392,11 +422,11 @@ class Attempts(RuleBasedStateMachine):
     def _last_landed(self, hour: HourWindow, lists: dict[int, list[ManifestFile]]) -> set[str]:
         last = set[str]()
         for snapshot in self.catalog.metadata.snapshots:
-            told = snapshot.summary.additional_properties if snapshot.summary else {}
-            if "lakehouse.fence" in told or self.orders[told["lakehouse.batch"].split("-")[0]][0] != hour:
-                continue
-            added = [m for m in lists[snapshot.snapshot_id] if m.added_snapshot_id == snapshot.snapshot_id]
-            last = {e["data_file"]["file_path"] for m in added for e in self.entries(m) if e["status"] == 1}
+            for attempt in self.sent.get(snapshot.snapshot_id, ()):
+                if self.orders[attempt][0] == hour:
+                    added = [m for m in lists[snapshot.snapshot_id] if m.added_snapshot_id == snapshot.snapshot_id]
+                    paths = {e["data_file"]["file_path"] for m in added for e in self.entries(m) if e["status"] == 1}
+                    last = {path for path in paths if f"-{attempt}-" in path}
         return last
 
     @invariant()

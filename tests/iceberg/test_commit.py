@@ -12,8 +12,8 @@ from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.replacement import SealedHour
-from lakehouse_pipeline.ledger.records import Attempt
-from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket, send
+from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket
+from tests.iceberg.test_hourly import attempt_of, commit
 
 
 def newest(lake: Lake) -> Snapshot:
@@ -159,21 +159,8 @@ def test_hours_commute(lake: Lake, order: tuple[HourWindow, ...]) -> None:
 def test_a_commit_is_idempotent(lake: Lake) -> None:
     """Committing a sealed attempt again finds its own files live, and makes no snapshot."""
     sealed = lake.seal(TEN, [1, 2])
-    attempt = Attempt.model_validate(
-        {
-            "id": sealed.attempt,
-            "run_id": "r",
-            "opened_at": "2013-01-01T00:00:00Z",
-            "opened_on": None,
-            "replaces": sealed.replaces,
-            "source": "s",
-            "recipe": "r",
-            "buckets": 1,
-            "seal": sealed.seal,
-        }
-    )
     for epoch in (1, 2):
-        lake.now.replace(TEN, attempt, epoch=epoch, before_send=send)
+        commit(lake, attempt_of(sealed), epoch)
     assert lake.rows() == {TEN.key: [1, 2]}
     assert len(lake.now.table.metadata.snapshots) == 1
 

@@ -6,12 +6,13 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError
-from lakehouse_pipeline.iceberg.hourly import store_of
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
+from lakehouse_pipeline.iceberg.commit import Replaced
+from lakehouse_pipeline.iceberg.hourly import HeldAttempt, store_of
 from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import Attempt
-from tests.iceberg.lake import ELEVEN, TEN, Lake, events, send
+from tests.iceberg.lake import ELEVEN, TEN, Lake, events
 
 
 def attempt_of(sealed: SealedHour, snapshot_id: int | None = None) -> Attempt:
@@ -31,6 +32,14 @@ def attempt_of(sealed: SealedHour, snapshot_id: int | None = None) -> Attempt:
     )
 
 
+def commit(lake: Lake, attempt: Attempt, epoch: int = 9) -> Replaced:
+    """Commit one attempt of TEN, or raise why it is not committed."""
+    outcome = lake.now.replace([HeldAttempt(TEN, attempt, epoch)], before_send=lambda *_: None)[TEN]
+    if isinstance(outcome, LakehouseError):
+        raise outcome
+    return outcome
+
+
 @pytest.mark.parametrize("ids", [[1, 2], []], ids=["rows", "no rows"])
 @pytest.mark.parametrize("changed", ["nothing", "appended to", "replaced", "expired"])
 def test_an_attempt_that_landed_unseen_is_done(lake: Lake, ids: list[int], changed: str) -> None:
@@ -47,7 +56,7 @@ def test_an_attempt_that_landed_unseen_is_done(lake: Lake, ids: list[int], chang
         lake.put(ELEVEN, [5])
         lake.now.table.maintenance.expire_snapshots().by_id(landed).commit()
     before = lake.now.head, lake.rows()
-    replaced = lake.now.replace(TEN, attempt_of(sealed, landed), epoch=9, before_send=send)
+    replaced = commit(lake, attempt_of(sealed, landed))
     assert replaced.snapshot_id == (lake.now.head if changed == "expired" else landed)
     assert (lake.now.head, lake.rows()) == before
 
@@ -57,7 +66,7 @@ def test_an_attempt_that_landed_is_found_by_its_files_too(lake: Lake) -> None:
     sealed = lake.seal(TEN, [1])
     landed = lake.replace(sealed).snapshot_id
     lake.append(events(TEN, [2]))
-    assert lake.now.replace(TEN, attempt_of(sealed), epoch=9, before_send=send).snapshot_id == landed
+    assert commit(lake, attempt_of(sealed)).snapshot_id == landed
 
 
 def test_an_attempt_that_never_landed_is_superseded(lake: Lake) -> None:
@@ -65,7 +74,7 @@ def test_an_attempt_that_never_landed_is_superseded(lake: Lake) -> None:
     sealed = lake.seal(TEN, [1])
     lake.append(events(TEN, [2]))
     with pytest.raises(CommitConflictError, match="superseded"):
-        lake.now.replace(TEN, attempt_of(sealed, 12345), epoch=9, before_send=send)
+        commit(lake, attempt_of(sealed, 12345))
 
 
 def test_committed_is_what_any_snapshot_reaches(lake: Lake) -> None:
@@ -84,7 +93,7 @@ def test_only_sealed_attempts_are_committed(lake: Lake) -> None:
     """Files that were not checked do not get into the table."""
     unsealed = attempt_of(lake.seal(TEN, [1])).model_copy(update={"seal": None})
     with pytest.raises(SafetyError, match="is not sealed"):
-        lake.now.replace(TEN, unsealed, epoch=9, before_send=send)
+        commit(lake, unsealed)
 
 
 def test_a_table_is_seen_as_it_was_loaded(lake: Lake) -> None:

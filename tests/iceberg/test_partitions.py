@@ -31,7 +31,7 @@ from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of, sc
 from lakehouse_pipeline.ledger.records import Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from tests.iceberg.lake import ELEVEN, EVENTS, MEGABYTE, TEN, Lake, columns, events, in_bucket, sealed_by
-from tests.iceberg.test_hourly import attempt_of
+from tests.iceberg.test_hourly import attempt_of, commit
 
 TYPES = {
     **EVENTS,
@@ -376,7 +376,7 @@ def test_claims_end_with_the_attempt(catalog: Catalog, partition: tuple[str, ...
     lake = Lake.create(catalog, partition=partition)
     sealed = lake.seal(TEN, range(20))
     assert len(claims(lake)) == len(partition)
-    lake.now.replace(TEN, attempt_of(sealed), epoch=1, before_send=lambda *_: None)
+    commit(lake, attempt_of(sealed))
     close_landed(lake.now, TEN, attempt_of(sealed), sealed.seal, epoch=0)
     assert claims(lake) == set()
     assert lake.rows() == {TEN.key: list(range(20))}
