@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,11 +31,12 @@ from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_batches, written_files
+from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, requests_sent, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger.leases import Renewal
-from lakehouse_pipeline.object_store.counts import RequestCounts, process_counts
+from lakehouse_pipeline.object_store.counts import RequestCounts, counting
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
@@ -100,13 +100,17 @@ def open_hour(catalog: Catalog, identifier: str, hour: HourWindow, files: int) -
     return hand
 
 
+of_tasks: list[RequestCounts] = []
+
+
 def write(hand: HourInHand, buckets: Sequence[int]) -> list[WrittenFile]:
     """Write a file for each bucket, in tasks side by side."""
     target = hand.table.target(hand.hour, hand.attempt.id, FILE_SIZE)
-    with ThreadPoolExecutor(TASKS) as pool:
-        tasks = [buckets[place::TASKS] for place in range(TASKS)]
-        done = list(pool.map(lambda task: written_files(write_batches(target, rows(hand.hour, task))), tasks))
-    return [file for files in done for file in files]
+    tasks = [buckets[place::TASKS] for place in range(TASKS)]
+    done = side_by_side(lambda task: list(write_batches(target, rows(hand.hour, task))), tasks, TASKS)
+    batches = [batch for task in done for batch in task]
+    of_tasks.append(requests_sent(batches))
+    return written_files(batches)
 
 
 def run_hour(catalog: Catalog, identifier: str, hour: HourWindow, files: int) -> str | None:
@@ -135,9 +139,10 @@ def run_process(told: str) -> None:
         for hour in hours:
             write(open_hour(catalog, asked["table"], hour, asked["files"]), range(asked["files"] // 2))
         os._exit(1)
-    with ThreadPoolExecutor(len(hours)) as pool:
-        failed = list(pool.map(lambda hour: run_hour(catalog, asked["table"], hour, asked["files"]), hours))
-    print(json.dumps({"failed": [each for each in failed if each], "counts": asdict(process_counts())}), flush=True)
+    with counting() as counter:
+        failed = side_by_side(lambda hour: run_hour(catalog, asked["table"], hour, asked["files"]), hours, len(hours))
+    counts = sum(of_tasks, counter.snapshot())
+    print(json.dumps({"failed": [each for each in failed if each], "counts": asdict(counts)}), flush=True)
     os._exit(0)
 
 

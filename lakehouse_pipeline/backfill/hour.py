@@ -5,9 +5,10 @@ the next run resumes at the commit.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,10 +16,11 @@ from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.arrange import new_columns
-from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand, TakenError
+from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand, TakenError, commit_together
 from lakehouse_pipeline.backfill.checks import Check, check_rows
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
 from lakehouse_pipeline.backfill.etl import run_etl
+from lakehouse_pipeline.backfill.halt import Halt
 from lakehouse_pipeline.backfill.inputs import Aside
 from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.leftovers import close_attempts
@@ -36,7 +38,7 @@ from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Seal, new_attempt_id
-from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts, process_counts
+from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounter, RequestCounts, counting
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Bench:
         session: gives the Spark session; not asked for unless an hour has to run.
         run_id: of the orchestrator.
         is_over: tells of another run's id whether the orchestrator knows that the run has ended.
+        creating: held while the table is made: of hours that begin together one makes it, and nothing is astray.
     """
 
     spec: TableSpec
@@ -61,6 +64,7 @@ class Bench:
     session: Callable[[], SparkSession]
     run_id: str
     is_over: RunIsOver = lambda _run_id: False  # nobody knows
+    creating: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,81 @@ def run_hour(bench: Bench, hour: HourWindow, *, force: bool = False) -> HourResu
         CommitStateUnknownError: the commit may have landed; the next run finds out first.
         TransientError: the store or the catalog did not answer within the retries.
     """
+    work = seal_hour(bench, hour, force=force)
+    if isinstance(work, HourResult):
+        return work
+    outcome = commit_hours([work])[hour]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def seal_hour(
+    bench: Bench, hour: HourWindow, *, force: bool = False, halt: Halt | None = None
+) -> "HourResult | SealedHourRun":
+    """Take an hour as far as it goes without a commit: skipped, or sealed and in hand, its lease renewed.
+
+    Args:
+        bench: what the hours of a run share.
+        hour: the hour.
+        force: run the ETL of an hour that is unchanged, too.
+        halt: ends the hour, whatever it is at.
+
+    Raises:
+        HaltedError: by `halt`, which may also name another error.
+        LakehouseError: as `run_hour`.
+    """
+    halt = halt or Halt()
+    with _failing(bench.spec.table, hour), counting() as counter:
+        work = _sealed(bench, hour, counter, halt, force=force)
+    if isinstance(work, HourResult):
+        events.emit("hour.finished", bench.spec.table, hour.key, work.attempt, result=work)
+    return work
+
+
+def commit_hours(runs: "Sequence[SealedHourRun]") -> dict[HourWindow, HourResult | LakehouseError]:
+    """Commit sealed hours of one table in one snapshot; gives, by hour, what became of it."""
+    began, share = time.monotonic(), 1 / len(runs)
+    with ExitStack() as leases, counting() as counter:
+        for run in runs:
+            leases.push(run.lease)
+            run.stages.now = "commit"
+        outcomes = commit_together([run.hand for run in runs])
+    results: dict[HourWindow, HourResult | LakehouseError] = {}
+    for place, run in enumerate(runs):
+        hour, outcome = run.hand.hour, outcomes[run.hand.hour]
+        # What many hours have cost together is shared out among them.
+        run.stages.seconds["commit"] = round((time.monotonic() - began) * share, 3)
+        run.of_tasks += counter.snapshot().part(place, len(runs))
+        if isinstance(outcome, LakehouseError):
+            results[hour] = outcome
+            _emit_failed(run.bench.spec.table, hour, outcome)
+        else:
+            results[hour] = result = run.result(outcome)
+            events.emit("hour.finished", run.bench.spec.table, hour.key, result.attempt, result=result)
+    return results
+
+
+@contextmanager
+def _failing(table: str, hour: HourWindow) -> Iterator[None]:
     try:
-        result = _run_hour(bench, hour, force=force)
+        yield
     except BaseException as error:
-        events.emit("hour.failed", bench.spec.table, hour.key, error=type(error).__name__, message=str(error))
+        _emit_failed(table, hour, error)
         raise
-    events.emit("hour.finished", bench.spec.table, hour.key, result.attempt, result=result)
-    return result
 
 
-def _run_hour(bench: Bench, hour: HourWindow, *, force: bool) -> HourResult:
-    stages, before = _Stages(), process_counts()
+def _emit_failed(table: str, hour: HourWindow, error: BaseException) -> None:
+    events.emit("hour.failed", table, hour.key, error=type(error).__name__, message=str(error))
+
+
+def _sealed(
+    bench: Bench, hour: HourWindow, counter: RequestCounter, halt: Halt, *, force: bool
+) -> "HourResult | SealedHourRun":
+    stages = _Stages()
     while True:
         with stages.timed("plan"):
-            work = _planned(bench, hour, stages, before, force=force)
+            work = _planned(bench, hour, stages, counter, halt, force=force)
         try:
             if result := _carried_out(work):
                 return result
@@ -145,7 +210,7 @@ def _run_hour(bench: Bench, hour: HourWindow, *, force: bool) -> HourResult:
             logger.warning("%s: its record was written by another run just now; looking again", hour)
 
 
-def _carried_out(work: "_HourRun") -> HourResult | None:
+def _carried_out(work: "SealedHourRun") -> "HourResult | SealedHourRun | None":
     """Do what was planned; None where what another run did has to be planned for anew."""
     if work.plan.step == "skip":
         return work.skip()
@@ -157,21 +222,31 @@ def _carried_out(work: "_HourRun") -> HourResult | None:
     return work.run() if work.may_open() else None
 
 
-def _planned(bench: Bench, hour: HourWindow, stages: _Stages, before: RequestCounts, *, force: bool) -> "_HourRun":
+def _planned(
+    bench: Bench, hour: HourWindow, stages: _Stages, counter: RequestCounter, halt: Halt, *, force: bool
+) -> "SealedHourRun":
     spec, warehouse = bench.spec, bench.warehouse
+    halt.check()
     inputs = observe_inputs(spec, warehouse.files, hour)
-    table = warehouse.table(spec) or warehouse.create(spec, new_columns(spec, warehouse.files, inputs.source))
+    with bench.creating:
+        table = warehouse.table(spec) or warehouse.create(spec, new_columns(spec, warehouse.files, inputs.source))
     held = table.ledger.hour(hour)
     table = warehouse.table(spec) or table  # not older than the record: what that knows of is in it
     live = tuple(file.path for file in table.live(hour))
     plan = plan_hour(spec, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live), force=force)
     events.emit("hour.planned", spec.table, hour.key, step=plan.step, why=plan.why)
-    return _HourRun(bench, table, HourInHand(table, hour, held, bench.run_id), plan, stages, digest(live), before)
+    hand = HourInHand(table, hour, held, bench.run_id)
+    return SealedHourRun(bench, table, hand, plan, stages, digest(live), counter, halt)
 
 
 @dataclass
-class _HourRun:
-    """One hour's way from its plan to its result."""
+class SealedHourRun:
+    """One hour's way from its plan to its seal, and then what waits for its commit.
+
+    Attributes:
+        hand: the hour.
+        lease: renewed from the seal to the commit.
+    """
 
     bench: Bench
     table: HourlyTable
@@ -179,17 +254,19 @@ class _HourRun:
     plan: HourPlan
     stages: _Stages
     replaces: str
-    before: RequestCounts
+    counter: RequestCounter
+    halt: Halt
     of_tasks: RequestCounts = NO_REQUESTS
     checks: tuple[Check, ...] = ()
     sample_keys: tuple[str, ...] = ()
+    lease: ExitStack = field(default_factory=ExitStack)
 
     def skip(self) -> HourResult:
         """Leave the hour as it is. Nothing is written: somebody else may be at work on it, forced to."""
         committed = self.hand.held.record.committed
         if committed is None:
             raise LakehouseError(f"{self.plan.hour} was never committed and cannot be skipped")
-        return self._result(committed)
+        return self.result(committed)
 
     def waits(self) -> bool:
         """Wait for another run that holds the hour; tell whether there was one."""
@@ -206,7 +283,7 @@ class _HourRun:
                     LEASE.total_seconds(),
                 )
             waited = True
-            time.sleep(LOOK_AGAIN_S)
+            self.halt.wait(LOOK_AGAIN_S)
             held.read()
         return waited
 
@@ -227,14 +304,13 @@ class _HourRun:
             return True
         return self.hand.abandon(f"run again: {self.plan.why}") is None
 
-    def resume(self) -> HourResult:
-        """Take a sealed attempt to its commit; its files are as good as on the day they were written."""
+    def resume(self) -> "SealedHourRun":
+        """Take a sealed attempt in hand; its files are as good as on the day they were written."""
         self.hand.resume()
-        with self.hand.renewing(lambda: self.stages.now):
-            return self._commit()
+        return self._waiting()
 
-    def run(self) -> HourResult:
-        """Open an attempt, write it, seal it and commit it."""
+    def run(self) -> "SealedHourRun":
+        """Open an attempt, write it and seal it."""
         inputs = self.plan.inputs
         # `missing: empty`: an hour without objects is an hour without rows, and needs no engine.
         session = self.bench.session() if inputs.source else None
@@ -258,15 +334,19 @@ class _HourRun:
         superseded = self.hand.open(attempt)
         try:
             tasks = ended_with(session, attempt.id) if session else nullcontext(lambda: None)
-            with tasks as interrupt, self.hand.renewing(lambda: self.stages.now, interrupt):
+            with self.halt.ending(tasks) as interrupt, self.hand.renewing(lambda: self.stages.now, interrupt):
                 self._close_earlier(superseded)
                 seal = self._write(session, attempt) if session else self._empty(attempt)
                 self.hand.seal(seal)
         except BaseException as error:
             self.hand.close(error)
             raise
-        with self.hand.renewing(lambda: self.stages.now):
-            return self._commit()
+        return self._waiting()
+
+    def _waiting(self) -> "SealedHourRun":
+        self.stages.now = "waits for its commit"
+        self.lease.enter_context(self.hand.renewing(lambda: self.stages.now))
+        return self
 
     def _close_earlier(self, superseded: Attempt | None) -> None:
         """Do for the hour what a sensor does for all: there need not be one."""
@@ -296,7 +376,8 @@ class _HourRun:
                 target=target,
                 buckets=attempt.buckets,
             )
-        written, rows_read, self.of_tasks = etl.files, etl.rows_read, etl.requests
+        written, rows_read = etl.files, etl.rows_read
+        self.of_tasks += etl.requests
         with self.stages.timed("check"), translated(f"{spec.name} {plan.hour}"):
             self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read, etl.rejected, etl.left),)
             if spec.key:
@@ -305,12 +386,8 @@ class _HourRun:
         with self.stages.timed("seal"):
             return table.seal(attempt.id, written, rows_read=rows_read, rejected=etl.rejected, left=etl.left)
 
-    def _commit(self) -> HourResult:
-        with self.stages.timed("commit"):
-            committed = self.hand.commit()
-        return self._result(committed)
-
-    def _result(self, committed: Committed) -> HourResult:
+    def result(self, committed: Committed) -> HourResult:
+        """Say how the hour ended."""
         return HourResult(
             hour=self.plan.hour,
             attempt=committed.attempt,
@@ -321,7 +398,7 @@ class _HourRun:
             location=self.table.location,
             source=committed.source,
             seconds=dict(self.stages.seconds),
-            requests=process_counts() - self.before + self.of_tasks,
+            requests=self.counter.snapshot() + self.of_tasks,
             sample_keys=self.sample_keys,
             checks=self.checks,
         )

@@ -15,7 +15,7 @@ from lakehouse_pipeline.backfill.inputs import Counts, View
 from lakehouse_pipeline.backfill.spark_reader import read_by_spark
 from lakehouse_pipeline.engines.spark_types import spark_schema
 from lakehouse_pipeline.engines.tasks import run_tasks
-from lakehouse_pipeline.object_store.counts import process_counts, report
+from lakehouse_pipeline.object_store.counts import RequestCounter, counted, report
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources import hour_rows
 from lakehouse_pipeline.sources.bad_rows import Rejects, failing, ignore
@@ -54,10 +54,10 @@ def read_view(
     tasks = balance(splits, task_count(view.bytes, cores))
 
     def read_task(task: int) -> Iterator[pa.RecordBatch]:
-        counts, before = Counts(), process_counts()
-        yield from read_splits(files, view, tasks[task], task, counts)
+        counts, counter = Counts(), RequestCounter()
+        yield from counted(read_splits(files, view, tasks[task], task, counts), counter)
         if view.aside:  # a task that is not read to its end, as below a LIMIT, does not come here
-            view.aside.put_counts(task, counts, report(before))
+            view.aside.put_counts(task, counts, report(counter.snapshot()))
 
     frame = run_tasks(session, len(tasks), read_task, view.read_schema)
     return frame, lambda: view.aside.take_counts(len(tasks)) if view.aside else None

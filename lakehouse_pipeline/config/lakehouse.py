@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.config.catalog import resolve_catalog
 from lakehouse_pipeline.config.engine import kind_of_engine
 from lakehouse_pipeline.config.model import SpecModel
@@ -37,6 +38,7 @@ class Lakehouse(SpecModel):
         tables: the folder of the specs, absolute.
         catalog: PyIceberg's properties, local paths made absolute. Not in the repr: they hold secrets.
         engine: Spark's master, a Spark Connect address, or `sail`. Not in the repr: an address may hold a token.
+        backfill: how many hours are run at once, and committed together.
         specs: by name.
     """
 
@@ -51,6 +53,9 @@ class Lakehouse(SpecModel):
     )
     engine: str = Field(
         default="local[*]", repr=False, description="local[*], local[N], spark://…, yarn, k8s://…, sc://… or sail"
+    )
+    backfill: BackfillSettings = Field(
+        default=BackfillSettings(), description="how many hours are run at once, and committed together"
     )
     specs: tuple[TableSpec, ...]
 

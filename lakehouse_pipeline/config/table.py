@@ -207,7 +207,7 @@ class TableSpec(SpecModel):
     @field_validator("freshness", mode="before")
     @classmethod
     def _freshness_has_a_unit(cls, value: object) -> timedelta | None:
-        return value if value is None or isinstance(value, timedelta) else _read_age(value)
+        return value if value is None or isinstance(value, timedelta) else read_age(value)
 
     @field_validator("file_size", mode="before")
     @classmethod
@@ -329,7 +329,12 @@ def _read_size(value: object) -> int:
     return int(Decimal(match[1]) * unit)
 
 
-def _read_age(value: object) -> timedelta:
+def read_age(value: object) -> timedelta:
+    """Read a span of hours or days.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
     match = _AGE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         said = repr(value) if isinstance(value, str) else kind(value)

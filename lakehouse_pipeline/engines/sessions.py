@@ -9,15 +9,18 @@ import re
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
 
+from lakehouse_pipeline.config.engine import EngineKind
 from lakehouse_pipeline.engines.capabilities import ENGINES, KIND, capabilities, engine_kind
 from lakehouse_pipeline.engines.shipping import ship_package
 from lakehouse_pipeline.errors import ConfigurationError
@@ -68,11 +71,32 @@ def open_session(engine: str, name: str) -> SparkSession:
     # Otherwise Spark starts its workers with the first python3 on the PATH, which need not know this package.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = _connected(engine) if ENGINES[kind].connect else _classic(engine, name, local=kind == "local")
+    return _set_up(session, kind)
+
+
+def _set_up(session: SparkSession, kind: EngineKind) -> SparkSession:
+    _swap_logger_class_alone()
     for key, value in {**SETTINGS, KIND: kind}.items():
         session.conf.set(key, value)
     if ENGINES[kind].ships:
         ship_package(session)
     return session
+
+
+@cache
+def _swap_logger_class_alone() -> None:
+    """Let one thread at a time make a logger of PySpark's.
+
+    PySpark 4.2.1 swaps the process's logger class for that, with every error that it raises; of two threads at once the
+    second puts PySpark's class back for good, and loggers of other libraries fail (pyspark/logger/logger.py).
+    """
+    make, lock = PySparkLogger.getLogger, threading.Lock()
+
+    def alone(name: str | None = None) -> PySparkLogger:
+        with lock:
+            return make(name)
+
+    PySparkLogger.getLogger = staticmethod(alone)  # type: ignore[method-assign]
 
 
 def _classic(engine: str, name: str, *, local: bool) -> SparkSession:
@@ -101,7 +125,7 @@ def _connected(engine: str) -> SparkSession:
     # Not at the top: tasks import this module by way of `backfill.etl`, and need not have gRPC.
     import grpc  # noqa: PLC0415
 
-    address = _sail() if engine == "sail" else engine
+    address = _address(engine)
     host, port = _host_and_port(address)
     try:
         # PySpark would try again for ten minutes without a word.
@@ -111,6 +135,10 @@ def _connected(engine: str) -> SparkSession:
         said = str(error).strip().partition("\n")[0]
         shown = f"sc://{f'[{host}]' if ':' in host else host}:{port}"  # what follows may hold a token
         raise ConfigurationError(f"engine: {shown} cannot be reached ({type(error).__name__}: {said})") from None
+
+
+def _address(engine: str) -> str:
+    return _sail() if engine == "sail" else engine
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -167,16 +195,33 @@ class LazySession:
         self._engine, self._name = engine, name
         self._session: SparkSession | None = None
         self._ours = False
+        self._apart: list[SparkSession] = []  # over Connect; others end with the first
+        self._lock = threading.Lock()
 
     def get(self) -> SparkSession:
         """Give the session of this process, started now if there is none."""
-        if self._session is None:
-            self._ours = not _is_running()
-            self._session = open_session(self._engine, self._name)
-        return self._session
+        with self._lock:
+            if self._session is None:
+                self._ours = not _is_running()
+                self._session = open_session(self._engine, self._name)
+            return self._session
+
+    def apart(self) -> SparkSession:
+        """Give another session of the same engine, where the names of views are its own: threads have one each."""
+        first = self.get()
+        with self._lock:
+            if not capabilities(first).connect:
+                made = first.newSession()
+            else:
+                made = SparkSession.builder.remote(_address(self._engine)).create()
+                self._apart.append(made)
+            return _set_up(made, engine_kind(self._engine))
 
     def close(self) -> None:
-        """Stop the session, unless something else had started it."""
+        """Stop the session, unless something else had started it, and all that were made beside it."""
+        for session in self._apart:
+            session.stop()
+        self._apart.clear()
         if self._session is not None and self._ours:
             self._session.stop()
         self._session = None

@@ -31,7 +31,7 @@ from lakehouse_pipeline.iceberg.partitions import Values
 from lakehouse_pipeline.iceberg.schemas import arrow_schema
 from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck, said
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
-from lakehouse_pipeline.object_store.counts import RequestCounts, add_reports, process_counts, report
+from lakehouse_pipeline.object_store.counts import RequestCounts, add_reports, counting, report
 from lakehouse_pipeline.object_store.objects import PreconditionFailedError
 
 logger = logging.getLogger(__name__)
@@ -93,13 +93,12 @@ def write_batches(target: WriteTarget, batches: Iterable[pa.RecordBatch]) -> Ite
         SafetyError: rows came out of order where the table is sorted.
         TransientError: the store did not take a file within its retries.
     """
-    before = process_counts()
-    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
+    with counting() as counter, tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
         task = _Task(target, Path(folder))
         for batch in batches:
             task.write(batch)
         written = task.close()
-    rows = [*map(vars, written), {"requests": report(before)}]
+    rows = [*map(vars, written), {"requests": report(counter.snapshot())}]
     yield pa.RecordBatch.from_pylist(rows, schema=WRITTEN)
 
 

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -37,7 +38,9 @@ class Renewal:
         self._what = what
         self._ended = threading.Event()
         self._refusal: CommitConflictError | None = None
-        self._thread = threading.Thread(target=self._run, name=f"lease of {what}", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=[self._run], name=f"lease of {what}", daemon=True
+        )
 
     def __enter__(self) -> Self:
         """Begin."""

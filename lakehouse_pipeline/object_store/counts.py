@@ -1,14 +1,18 @@
 """Requests counted: how many were sent, sent again and throttled, what they moved, and how long they were held up.
 
-Counts are of one FileIO, or of all of this process; tasks elsewhere report theirs as text.
+Counts are of one FileIO, or of a block of code, so that hours that run at the same time have their own. Tasks report
+theirs as text, wherever they run.
 """
 
 import json
-import os
 import threading
-import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import astuple, dataclass
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,14 @@ class RequestCounts:
         """Give what came since `earlier`, field by field."""
         return RequestCounts(*(mine - its for mine, its in zip(astuple(self), astuple(earlier), strict=True)))
 
+    def part(self, place: int, of: int) -> "RequestCounts":
+        """Give one of so many parts, numbered from 0, that add up to the whole."""
+        return RequestCounts(**{name: _part(figure, place, of) for name, figure in vars(self).items()})
+
+
+def _part(figure: Any, place: int, of: int) -> Any:
+    return figure * (place + 1) // of - figure * place // of if isinstance(figure, int) else figure / of
+
 
 NO_REQUESTS = RequestCounts()
 
@@ -57,37 +69,52 @@ class RequestCounter:
         """Add to the counts, all at once."""
         with self._lock:
             self._counts += more
-        if self is not _of_process:
-            _of_process.add(more)
+        scope = _scope.get()
+        if scope is not None and scope is not self:
+            scope.add(more)
 
     def snapshot(self) -> RequestCounts:
         """Give the counts of this moment."""
         return self._counts
 
 
-_of_process = RequestCounter()
-_token = uuid.uuid4().hex
+_scope: ContextVar[RequestCounter | None] = ContextVar("requests", default=None)
 
 
-def process_counts() -> RequestCounts:
-    """Give what all FileIOs of this process have sent so far."""
-    return _of_process.snapshot()
+@contextmanager
+def counting() -> Iterator[RequestCounter]:
+    """Count what this block sends, with its threads of `side_by_side`; blocks within it count for themselves."""
+    counter = RequestCounter()
+    with _counted_in(counter):
+        yield counter
 
 
-def report(since: RequestCounts) -> str:
-    """Tell what this process has sent since it counted so, for another process to read."""
-    return json.dumps([_process(), *astuple(process_counts() - since)])
+def counted(items: Iterable[Item], counter: RequestCounter) -> Iterator[Item]:
+    """Give items on, and count what was sent to make them: not what is sent between them, by whoever takes them."""
+    source = iter(items)
+    while True:
+        with _counted_in(counter):
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+        yield item
+
+
+@contextmanager
+def _counted_in(counter: RequestCounter) -> Iterator[None]:
+    token = _scope.set(counter)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def report(counts: RequestCounts) -> str:
+    """Tell what a task has sent, for the driver to read."""
+    return json.dumps(astuple(counts))
 
 
 def add_reports(reports: Iterable[str]) -> RequestCounts:
-    """Add up what other processes report; one of this process is in its own counts already."""
-    total = RequestCounts()
-    for text in reports:
-        process, *counts = json.loads(text)
-        if process != _process():
-            total += RequestCounts(*counts)
-    return total
-
-
-def _process() -> str:
-    return f"{_token}-{os.getpid()}"  # a forked child has its parent's token
+    """Add up what tasks report."""
+    return sum((RequestCounts(*json.loads(text)) for text in reports), NO_REQUESTS)

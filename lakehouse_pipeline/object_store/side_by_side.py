@@ -1,10 +1,11 @@
 """Several calls side by side: as many at a time as there are threads, the rest not begun once one has failed.
 
-Bounded, and over when it returns: no thread goes on behind the caller's back.
+Bounded, and over when it returns: no thread goes on behind the caller's back. The caller's context holds in them.
 """
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 Argument = TypeVar("Argument")
@@ -21,7 +22,7 @@ def side_by_side(call: Callable[[Argument], Result], arguments: Iterable[Argumen
     if min(threads, len(told)) <= 1:
         return [call(argument) for argument in told]
     with ThreadPoolExecutor(min(threads, len(told))) as pool:
-        futures = [pool.submit(call, argument) for argument in told]
+        futures = [pool.submit(copy_context().run, call, argument) for argument in told]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:  # also where the caller was interrupted

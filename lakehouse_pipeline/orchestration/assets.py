@@ -9,12 +9,14 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from lakehouse_pipeline.backfill.checks import CheckFailedError, checks_of
 from lakehouse_pipeline.backfill.plan import dimensions_of, recipe_of
+from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import SqlTransform
@@ -128,8 +130,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         name=spec.name,
         description=spec.description or None,
         partitions_def=partitions_of(spec),
-        # One run for a whole range: a Spark session costs more than an hour of most tables.
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=_policy(lakehouse.backfill),
         output_required=False,
         code_version=code_version,
         kinds=_kinds(lakehouse, spec),
@@ -146,34 +147,42 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         context: dg.AssetExecutionContext, config: HourConfig, spark: dg.ResourceParam[OneSession]
     ) -> Iterator[Any]:
         # Definitions are loaded by every tick and command: pyspark is not imported before an hour needs it.
-        from lakehouse_pipeline.backfill.hour import Bench, run_hour  # noqa: PLC0415
+        from lakehouse_pipeline.backfill.hour import Bench  # noqa: PLC0415
+        from lakehouse_pipeline.backfill.range import run_range  # noqa: PLC0415
 
         failed: dict[HourWindow, Exception] = {}
         try:
             canonical(_asked_for(context))
             hours = canonical(context.partition_keys)
             warehouse, runs = Warehouse.open(lakehouse.catalog), RunLog(context.instance)
-            bench = Bench(spec, warehouse, spark.lazy().get, context.run.run_id, runs.is_over)
+            session = spark.lazy()
+            bench = Bench(spec, warehouse, session.get, context.run.run_id, runs.is_over)
         except LakehouseError as error:
             raise _failure(spec, {}, error) from None
-        for place, hour in enumerate(hours, start=1):
-            try:
-                result = run_hour(bench, hour, force=config.force)
-            except LakehouseError as error:
-                failed[hour] = error
-                context.log.error("%s (%d of %d) failed: %s", hour, place, len(hours), error)  # noqa: TRY400  # ours say it all
-                continue
-            except Exception as error:  # a fault of this software costs an hour, too, and not the others
-                failed[hour] = LakehouseError(f"{type(error).__name__}: {error}")
-                context.log.exception("%s (%d of %d) failed", hour, place, len(hours))
-                continue
-            context.log_event(_materialization(context.asset_key, result, code_version))
-            context.log.info("%s (%d of %d) %s", hour, place, len(hours), _line(result))
+        place = count(1)
+
+        def heard(hour: HourWindow, outcome: "HourResult | LakehouseError") -> None:
+            told = f"{hour} ({next(place)} of {len(hours)})"
+            if isinstance(outcome, LakehouseError):
+                failed[hour] = outcome
+                context.log.error("%s failed: %s", told, outcome)
+            else:
+                context.log_event(_materialization(context.asset_key, outcome, code_version))
+                context.log.info("%s %s", told, _line(outcome))
+
+        run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
         yield from _check_results(spec, failed, len(hours))
         if failed:
             raise _failure(spec, failed, next(iter(failed.values())))
 
     return asset
+
+
+def _policy(settings: BackfillSettings) -> dg.BackfillPolicy:
+    """Take one run for a whole range, unless told otherwise: a Spark session costs more than an hour of most tables."""
+    if settings.hours_per_run == "all":
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(settings.hours_per_run)
 
 
 def _asked_for(context: dg.AssetExecutionContext) -> list[str]:

@@ -1,0 +1,214 @@
+"""Many hours of a table in one process: hours overlap, sealed hours are committed together, each ends by itself.
+
+Workers take hours as far as their seal, each in a thread and a session of its own; the caller's thread commits what is
+sealed and reports every hour as it ends. A failed hour never stops another.
+
+Hours in flight cost little memory: the engine runs as many tasks at a time as it has cores, of however many hours.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from pyspark.sql import SparkSession
+
+from lakehouse_pipeline.backfill.halt import Halt
+from lakehouse_pipeline.backfill.hour import Bench, HourResult, SealedHourRun, commit_hours, seal_hour
+from lakehouse_pipeline.config.backfill import BackfillSettings
+from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.hours import HourWindow
+
+ENDS_WITHIN_S = 20.0  # workers that are to end; one that waits for a store that is away may take longer, and is left
+LOOK_EVERY_S = 0.5  # at deadlines, and at how long hours wait for their commit
+MOST_AT_ONCE = 4  # hours in flight where nobody says: beyond that they wait for the same cores
+
+logger = logging.getLogger(__name__)
+
+Heard = Callable[[HourWindow, HourResult | LakehouseError], object]
+
+
+class HourDeadlineError(LakehouseError):
+    """An hour took longer than `backfill.hour_deadline`."""
+
+
+class UnexpectedError(LakehouseError):
+    """A fault of this software, or of the transform, in one hour."""
+
+
+def run_range(
+    bench: Bench,
+    hours: Sequence[HourWindow],
+    settings: BackfillSettings,
+    heard: Heard,
+    *,
+    apart: Callable[[], SparkSession],
+    force: bool = False,
+) -> None:
+    """Bring hours to the state that their objects and their spec describe; those that fail are left as they are.
+
+    Args:
+        bench: what the hours share.
+        hours: each once.
+        settings: how many at once, and how many in a commit.
+        heard: told in this thread how each hour ended, once, as soon as it has.
+        apart: makes another session, with views of its own.
+        force: run the ETL of hours that are unchanged, too.
+
+    Raises:
+        BaseException: what interrupted this thread. Attempts are then closed or sealed, as far as the store answers.
+    """
+    _Range(bench, settings, heard, apart, force, deque(hours)).run()
+
+
+def hours_in_flight(settings: BackfillSettings, hours: int) -> int:
+    """Give how many hours are worked on at once: what somebody has set, or what this machine's cores make useful."""
+    most = min(MOST_AT_ONCE, os.cpu_count() or 1) if settings.hours_in_flight == "auto" else settings.hours_in_flight
+    return max(1, min(most, hours))
+
+
+@dataclass
+class _Worker:
+    """A place for one hour at a time.
+
+    Attributes:
+        bench: with a session of its own.
+        hour: that it has.
+        halt: ends that.
+        began: by the monotonic clock.
+    """
+
+    bench: Bench
+    hour: HourWindow
+    halt: Halt
+    began: float
+
+
+_Ended = HourResult | SealedHourRun | BaseException
+
+
+@dataclass
+class _Range:
+    """A range on its way.
+
+    Attributes:
+        waiting: hours that nobody has begun.
+        at_work: workers that have an hour.
+        sealed: hours that wait for their commit.
+        sealed_at: when the first of them was sealed.
+        ended: what workers give back.
+    """
+
+    bench: Bench
+    settings: BackfillSettings
+    heard: Heard
+    apart: Callable[[], SparkSession]
+    force: bool
+    waiting: deque[HourWindow]
+    at_work: list[_Worker] = field(default_factory=list)
+    sealed: list[SealedHourRun] = field(default_factory=list)
+    sealed_at: float = 0.0
+    ended: "queue.SimpleQueue[tuple[_Worker, _Ended]]" = field(default_factory=queue.SimpleQueue)
+
+    def run(self) -> None:
+        """Run to the end, or until this thread is interrupted."""
+        try:
+            for place in range(hours_in_flight(self.settings, len(self.waiting))):
+                self._begin(self.bench if place == 0 else replace(self.bench, session=_once(self.apart)))
+            while self.at_work or self.sealed:
+                self._take()
+                self._look_at_deadlines()
+                if self._commit_is_due():
+                    self._commit()
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _begin(self, bench: Bench) -> None:
+        """Let a worker take the next hour, if there is one."""
+        if not self.waiting:
+            return
+        worker = _Worker(bench, self.waiting.popleft(), Halt(), time.monotonic())
+        self.at_work.append(worker)
+        # A daemon: one that waits for a store that is away must not keep the process from ending.
+        threading.Thread(target=self._work, args=(worker,), name=f"hour {worker.hour}", daemon=True).start()
+
+    def _work(self, worker: _Worker) -> None:
+        try:
+            ended: _Ended = seal_hour(worker.bench, worker.hour, force=self.force, halt=worker.halt)
+        except BaseException as error:  # noqa: BLE001  # it is told in the caller's thread
+            ended = error
+        self.ended.put((worker, ended))
+
+    def _take(self) -> None:
+        """Wait a while for an hour to end, and begin the next."""
+        try:
+            worker, ended = self.ended.get(timeout=LOOK_EVERY_S)
+        except queue.Empty:
+            return
+        self.at_work.remove(worker)
+        self._begin(worker.bench)
+        if isinstance(ended, SealedHourRun):
+            self.sealed_at = self.sealed_at if self.sealed else time.monotonic()
+            self.sealed.append(ended)
+        elif isinstance(ended, HourResult | LakehouseError):
+            self.heard(worker.hour, ended)
+        elif isinstance(ended, Exception):
+            logger.error("%s failed", worker.hour, exc_info=ended)
+            self.heard(worker.hour, UnexpectedError(f"{type(ended).__name__}: {ended}"))
+        else:
+            raise ended
+
+    def _look_at_deadlines(self) -> None:
+        deadline = self.settings.hour_deadline
+        for worker in self.at_work:
+            if deadline and time.monotonic() - worker.began > deadline.total_seconds():
+                worker.halt.set(HourDeadlineError(f"{worker.hour} took longer than backfill.hour_deadline, {deadline}"))
+
+    def _commit_is_due(self) -> bool:
+        every = self.settings.commit_every
+        waited = time.monotonic() - self.sealed_at
+        is_last = not self.at_work  # nothing will join them
+        return bool(self.sealed) and (is_last or len(self.sealed) >= every.hours or waited >= every.seconds)
+
+    def _commit(self) -> None:
+        count = self.settings.commit_every.hours
+        runs, self.sealed = self.sealed[:count], self.sealed[count:]
+        for hour, outcome in commit_hours(runs).items():
+            self.heard(hour, outcome)
+
+    def _end(self, error: BaseException) -> None:
+        """End what is under way: open attempts are closed by their workers, sealed ones stay for the next run."""
+        until = time.monotonic() + ENDS_WITHIN_S
+        self.waiting.clear()
+        while self.at_work and time.monotonic() < until:
+            for worker in self.at_work:
+                worker.halt.set()
+            try:
+                worker, ended = self.ended.get(timeout=LOOK_EVERY_S)
+            except queue.Empty:
+                continue
+            self.at_work.remove(worker)
+            if isinstance(ended, SealedHourRun):
+                self.sealed.append(ended)
+        for run in self.sealed:
+            run.lease.close()
+            run.hand.ends("cancelled", error)
+        for worker in self.at_work:
+            logger.warning("%s did not end within %.0f s; its lease will", worker.hour, ENDS_WITHIN_S)
+
+
+def _once(make: Callable[[], SparkSession]) -> Callable[[], SparkSession]:
+    """Make a session when it is first asked for, and give the same from then on; one thread asks at a time."""
+    made: list[SparkSession] = []
+
+    def get() -> SparkSession:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get

@@ -1,0 +1,241 @@
+"""Many hours in one process: each ends by itself, sealed ones share snapshots, and a stop leaves nothing open."""
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.hour import HourResult
+from lakehouse_pipeline.backfill.range import HourDeadlineError, hours_in_flight, run_range
+from lakehouse_pipeline.config.backfill import BackfillSettings, CommitEvery
+from lakehouse_pipeline.demo.seaweed import SeaweedServer
+from lakehouse_pipeline.engines.sessions import LazySession
+from lakehouse_pipeline.errors import DataError, LakehouseError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.testing.faults import FaultServer
+from tests.backfill.lone_runs import Lone
+from tests.iceberg.lake import hours_after
+from tests.projects import HOUR, Project, row, strays
+
+HOURS = hours_after(HourWindow.from_key(HOUR), 6)
+SECOND = HOURS[1]
+
+Outcomes = dict[HourWindow, HourResult | LakehouseError]
+
+
+def settings(at_once: int = 3, together: int = 24, seconds: int = 60) -> BackfillSettings:
+    """Give settings with these figures."""
+    return BackfillSettings(hours_in_flight=at_once, commit_every=CommitEvery(hours=together, seconds=seconds))
+
+
+def land(project: Project, hours: Sequence[HourWindow] = HOURS) -> None:
+    """Land hours of two rows each, whose ids tell the hour."""
+    for place, hour in enumerate(hours):
+        project.land(hour.key, [row(hour.key, 10 * place), row(hour.key, 10 * place + 1)])
+
+
+def run(project: Project, asked: BackfillSettings, hours: Sequence[HourWindow] = HOURS) -> Outcomes:
+    """Run hours, each of which ends once."""
+    ended: Outcomes = {}
+
+    def heard(hour: HourWindow, outcome: HourResult | LakehouseError) -> None:
+        assert hour not in ended
+        ended[hour] = outcome
+
+    session = LazySession(project.lakehouse.engine, "range")
+    try:
+        run_range(project.bench(), hours, asked, heard, apart=session.apart)
+    finally:
+        session.close()
+    return ended
+
+
+def errors(ended: Outcomes) -> dict[HourWindow, type[LakehouseError]]:
+    """Give the hours that failed."""
+    return {hour: type(outcome) for hour, outcome in ended.items() if isinstance(outcome, LakehouseError)}
+
+
+def steps(ended: Outcomes) -> dict[HourWindow, str]:
+    """Give what was done for the hours that ended well."""
+    return {hour: outcome.step for hour, outcome in ended.items() if isinstance(outcome, HourResult)}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_sealed_hours_share_snapshots(project: Project, at_once: int) -> None:
+    """Six hours, committed by two: three snapshots, every row, and nothing beside them."""
+    land(project)
+    ended = run(project, settings(at_once, together=2))
+    assert errors(ended) == {}
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+    assert len(project.table.table.snapshots()) == 3
+    assert len({outcome.snapshot_id for outcome in ended.values() if isinstance(outcome, HourResult)}) == 3
+    assert strays(project.table) == set()
+    assert set(steps(run(project, settings())).values()) == {"skip"}
+
+
+def test_an_old_seal_does_not_wait_for_company(project: Project) -> None:
+    """A sealed hour is committed after its time, however few there are."""
+    land(project)
+    slow = HOURS[-1]
+
+    def heard(event: events.Event) -> None:
+        if (event.name, event.hour) == ("attempt.opened", slow.key):
+            time.sleep(2.5)
+
+    with events.subscribed(heard):
+        assert errors(run(project, settings(at_once=6, seconds=1))) == {}
+    assert len(project.table.table.snapshots()) > 1
+
+
+def test_a_failed_hour_costs_an_hour(project: Project) -> None:
+    """The others are committed together; the failed one leaves nothing, and is all that the next run does."""
+    land(project)
+    project.write(f"raw/2013/01/01/{SECOND.start:%H}.jsonl", "{")
+    assert errors(run(project, settings())) == {SECOND: DataError}
+    assert len(project.table.table.snapshots()) == 1
+    assert strays(project.table) == set()
+    project.land(SECOND.key, [row(SECOND.key, 10), row(SECOND.key, 11)])
+    assert steps(run(project, settings())) == {hour: "run" if hour == SECOND else "skip" for hour in HOURS}
+    assert project.ids(SECOND.key) == [10, 11]
+
+
+def test_an_hour_that_was_taken_does_not_stop_its_company(project: Project) -> None:
+    """Between its seal and the commit another run takes an hour over: the others land without it."""
+    land(project)
+    asked = settings(at_once=1)
+    told = [SECOND.key]
+
+    def heard(event: events.Event) -> None:
+        if told and (event.name, event.hour) == ("attempt.sealed", HOURS[-1].key):
+            project.run(told.pop(), others_are_over=True)
+
+    with events.subscribed(heard):
+        ended = run(project, asked)
+    assert set(errors(ended)) == {SECOND}
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+    assert len(project.table.table.snapshots()) == 2
+    assert strays(project.table) == set()
+
+
+def with_views(project: Project) -> Project:
+    """Land hours for a transform in SQL, which finds its inputs by the names of views."""
+    columns = "{at: timestamptz!, id: long!, size: double}"
+    project.describe({"transform": "t.sql", "columns": columns, "accepts": "[integer_overflow]"})
+    project.write("tables/t.sql", "SELECT s.at, s.id, double(t.id) AS size FROM source s JOIN source t ON s.id = t.id")
+    land(project)
+    return project
+
+
+def test_views_are_the_hours_own(project: Project) -> None:
+    """Hours that overlap read their own rows: names of views are not shared between them."""
+    assert errors(run(with_views(project), settings(at_once=4))) == {}
+    _holds_all(project)
+
+
+@dataclass(frozen=True)
+class SailRun:
+    """A range on Sail, in a process of its own: one that runs Apache Spark cannot speak to another engine.
+
+    Attributes:
+        folder: the project's.
+    """
+
+    folder: Path
+
+    @property
+    def counted(self) -> Path:
+        """Not used: nothing strikes it."""
+        return self.folder
+
+    def __call__(self) -> list[str]:
+        """Run it; gives what went wrong."""
+        session = LazySession("sail", "range")
+        ended = run(Project(self.folder, session.get), settings(at_once=4))
+        session.close()
+        return [str(outcome) for outcome in ended.values() if isinstance(outcome, LakehouseError)]
+
+
+def test_views_are_the_hours_own_on_sail(project: Project) -> None:
+    """So over Spark Connect, where each hour in flight has a session of its own."""
+    project.write("lakehouse.yaml", (project.folder / "lakehouse.yaml").read_text().replace("local[2]", "sail"))
+    with Lone(SailRun(with_views(project).folder)) as lone:
+        assert lone.ended() == []
+    _holds_all(project)
+
+
+def _holds_all(project: Project) -> None:
+    assert [each["size"] for each in project.rows("at", "id", "size")] == [float(each) for each in project.ids()]
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+
+
+def test_requests_are_counted_by_hour(project: Project, seaweed: SeaweedServer) -> None:
+    """What S3 was asked by hours that overlap, and by their commits, adds up to what it was asked at all."""
+    project.describe({"table": f"n{uuid.uuid4().hex[:8]}.events"})
+    with FaultServer(seaweed.endpoint) as wire:
+        catalog = seaweed.catalog_properties() | {"s3.endpoint": wire.endpoint}
+        project.write("lakehouse.yaml", f"catalog: {json.dumps(catalog)}\nengine: local[2]\n")
+        land(project)
+        project.run(HOURS[0].key)  # makes the table
+        began = len(wire.exchanges)
+        ended = run(project, settings(at_once=3), HOURS[1:])
+        asked = len(wire.exchanges) - began
+    assert sum(each.requests.requests for each in ended.values() if isinstance(each, HourResult)) == asked
+
+
+def test_a_stop_leaves_nothing_open(project: Project) -> None:
+    """Ctrl-C in the middle: what is open is closed, what is sealed stays so, and the next run commits that."""
+    land(project)
+
+    def slow(event: events.Event) -> None:
+        if (event.name, event.hour) == ("attempt.opened", SECOND.key):
+            time.sleep(1.5)
+
+    def heard(_hour: HourWindow, _outcome: HourResult | LakehouseError) -> None:
+        raise KeyboardInterrupt
+
+    session = LazySession(project.lakehouse.engine, "range")
+    project.write(f"raw/2013/01/01/{HOURS[2].start:%H}.jsonl", "{")  # fails at once, and is heard
+    began = time.monotonic()
+    with events.subscribed(slow), pytest.raises(KeyboardInterrupt):
+        run_range(project.bench(), HOURS[:3], settings(), heard, apart=session.apart)
+    session.close()
+    assert time.monotonic() - began < 30
+    states = {hour: project.record(hour.key) for hour in HOURS[:3]}
+    assert {record.state for record in states.values()} <= {"idle", "sealed"}
+    outcome = states[SECOND].outcome
+    assert outcome is not None
+    assert outcome.kind == "cancelled"
+    project.land(HOURS[2].key, [row(HOURS[2].key, 20), row(HOURS[2].key, 21)])
+    assert errors(run(project, settings())) == {}
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+    assert strays(project.table) == set()
+
+
+def test_a_deadline_costs_an_hour(project: Project) -> None:
+    """An hour that takes too long fails, says so, and leaves nothing; the others do not notice."""
+    land(project)
+    project.run(HOURS[0].key)  # Spark has started
+
+    def slow(event: events.Event) -> None:
+        if (event.name, event.hour) == ("attempt.opened", SECOND.key):
+            time.sleep(6)
+
+    asked = settings().model_copy(update={"hour_deadline": timedelta(seconds=5)})
+    with events.subscribed(slow):
+        ended = run(project, asked)
+    assert errors(ended) == {SECOND: HourDeadlineError}
+    assert project.record(SECOND.key).state == "idle"
+    assert strays(project.table) == set()
+
+
+def test_hours_in_flight() -> None:
+    """What is set, or the cores; never more than there are hours."""
+    assert hours_in_flight(settings(7), 456) == 7
+    assert hours_in_flight(settings(7), 3) == 3
+    assert 1 <= hours_in_flight(BackfillSettings(), 456) <= 4
