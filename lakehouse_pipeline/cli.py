@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict
@@ -16,13 +17,19 @@ import click
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError, SafetyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lakehouse_pipeline.backfill.sealed import SealedAttempt
     from lakehouse_pipeline.config.lakehouse import Lakehouse
+    from lakehouse_pipeline.hours import HourWindow
     from lakehouse_pipeline.iceberg.hourly import HourlyTable
+    from lakehouse_pipeline.status.picture import TableStatus
 
 P = ParamSpec("P")
 
 _WIDTH = 160  # characters of a line where there is no terminal
+
+WATCH_EVERY_S = 5.0
 
 FAILED, CONFIGURATION, REFUSED, CANCELLED = 1, 2, 3, 130
 
@@ -231,6 +238,128 @@ def apply(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> N
     first = f"{spec.table} {says} its spec" if plan else f"{spec.table} does not exist yet; its first hour creates it"
     lines = [first, *(f"  {'to do' if dry_run else 'done'}: {change}" for change in changes)]
     _say({"table": spec.table, "exists": plan is not None, "changes": changes}, lines, as_json=as_json)
+
+
+@main.command()
+@click.argument("table")
+@click.argument("hours", metavar="RANGE")
+@click.option("--only-failed", is_flag=True, help="Only the hours that failed, were cancelled, or wait for a commit.")
+@click.option("--force", is_flag=True, help="Run hours that are unchanged, too.")
+@click.option("--dry-run", is_flag=True, help="Say which hours would be run, and run none.")
+@config
+@as_json
+@_exits
+def backfill(  # a command's options
+    table: str, hours: str, config: Path | None, *, only_failed: bool, force: bool, dry_run: bool, as_json: bool
+) -> int:
+    """Run hours in this process, as runs of Dagster: `2013-01-01...2013-01-19`, a month, a day, an hour.
+
+    Hours that are unchanged are skipped. A failed hour never stops another, and costs nothing that was sealed.
+    """
+    from lakehouse_pipeline.hours import parse_range
+    from lakehouse_pipeline.status.picture import UNFINISHED
+
+    lakehouse, asked = _load(config), parse_range(hours)
+    before = _status(lakehouse, table, asked)
+    if outside := before.of(frozenset({"outside start...end"})):
+        raise ConfigurationError(
+            f"{len(outside)} of {asked} lie outside of {table}'s start and end: {outside[0]} to {outside[-1]}"
+        )
+    todo = before.of(UNFINISHED) if only_failed else list(asked)
+    if not as_json:
+        click.echo(f"{asked}" + (f", of which {len(todo)} failed or did not end" if only_failed else ""))
+    if dry_run or not todo:
+        _say({"table": table, "hours": [hour.key for hour in todo]}, [hour.key for hour in todo], as_json=as_json)
+        return 0
+    return _backfill(lakehouse, table, hours, todo, force=force, as_json=as_json)
+
+
+def _backfill(
+    lakehouse: "Lakehouse", table: str, asked: str, todo: "list[HourWindow]", *, force: bool, as_json: bool
+) -> int:
+    from lakehouse_pipeline import events
+    from lakehouse_pipeline.orchestration.in_process import run_job
+    from lakehouse_pipeline.status.progress import Progress
+    from lakehouse_pipeline.status.text import cause_lines, group_causes
+
+    progress = Progress(len(todo), lambda line: click.echo(line, err=True))
+    with progress, events.subscribed(progress.heard), _quiet():
+        ended = run_job(lakehouse, table, todo, force=force)
+    after = _status(lakehouse, table, todo)
+    causes = group_causes((hour, *told) for hour, told in ended.failed.items())
+    snapshots = len({result.snapshot_id for result in ended.committed.values()})
+    done = f"{table}: {len(ended.finished)} of {len(todo)} hours are there"
+    done += f" ({len(ended.committed)} committed in {snapshots} snapshot{'s' * (snapshots != 1)}, "
+    done += f"{len(ended.finished) - len(ended.committed)} skipped)"
+    sealed = len(after.of(frozenset({"sealed"})))
+    lines = [f"{done}, {len(ended.failed)} failed" if ended.failed else done, *cause_lines(causes)]
+    if ended.failed:
+        lines += [f"  {sealed} of them are sealed: their ETL does not run again"] if sealed else []
+        lines.append(
+            f"Next: lakehouse backfill {table} {asked} --only-failed      "
+            "(on Dagster's page: the backfill's menu, \"Re-execute from failure\")"
+        )
+    told = {
+        "table": table,
+        "finished": [hour.key for hour in ended.finished],
+        "failed": {hour.key: {"error": error, "message": said} for hour, (error, said) in ended.failed.items()},
+        "sealed": [hour.key for hour in after.of(frozenset({"sealed"}))],
+        "snapshots": snapshots,
+        "runs": ended.runs,
+    }
+    _say(told, lines, as_json=as_json)
+    return FAILED if ended.failed else 0
+
+
+def _status(lakehouse: "Lakehouse", table: str, hours: "Sequence[HourWindow]") -> "TableStatus":
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.status.picture import table_status
+
+    spec = lakehouse.spec(table)
+    return table_status(spec, Warehouse.open(lakehouse.catalog).find(spec), hours)
+
+
+@main.command()
+@click.argument("table", required=False)
+@click.option("--hours", metavar="RANGE", help="Only these, such as 2013-01 or 2013-01-01...2013-01-19.")
+@click.option("--watch", is_flag=True, help="Look again every few seconds, until Ctrl-C.")
+@config
+@as_json
+@_exits
+def status(table: str | None, hours: str | None, config: Path | None, *, watch: bool, as_json: bool) -> None:
+    """Say which hours are in what state."""
+    from lakehouse_pipeline.hours import parse_range
+    from lakehouse_pipeline.status.picture import hours_of
+    from lakehouse_pipeline.status.text import as_json as picture
+    from lakehouse_pipeline.status.text import status_lines
+
+    lakehouse = _load(config)
+    asked = parse_range(hours) if hours else None
+    specs = [lakehouse.spec(table)] if table else lakehouse.specs
+    while True:
+        found = [_status(lakehouse, spec.name, asked or hours_of(spec)) for spec in specs]
+        lines = [line for each in found for line in status_lines(each)]
+        if watch and not as_json:
+            click.clear()
+        _say({"tables": [picture(each) for each in found]}, lines, as_json=as_json)
+        if not watch:
+            return
+        time.sleep(WATCH_EVERY_S)
+
+
+@main.command()
+@click.argument("table")
+@click.argument("hour")
+@config
+@as_json
+@_exits
+def why(table: str, hour: str, config: Path | None, *, as_json: bool) -> None:
+    """Say why an hour is as it is, and what to type next."""
+    from lakehouse_pipeline.hours import HourWindow
+    from lakehouse_pipeline.status.text import hour_json, why_lines
+
+    (told,) = _status(_load(config), table, [HourWindow.from_key(hour)]).hours
+    _say(hour_json(told), why_lines(table, told), as_json=as_json)
 
 
 @main.command()

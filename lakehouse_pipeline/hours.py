@@ -5,7 +5,7 @@ An hour is UTC and half-open. Its key is the string that Dagster uses for the pa
 
 import re
 from calendar import monthrange
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -117,6 +117,18 @@ def parse_range(text: str) -> HourRange:
     """
     first, dots, last = text.partition("...")
     return HourRange(_span(first).first, _span(last if dots else first).last)
+
+
+def ranges_of(hours: Iterable[HourWindow], at_most: int | None = None) -> list[HourRange]:
+    """Cut hours into ranges without gaps, of so many hours at most, in time order."""
+    ranges: list[HourRange] = []
+    for hour in sorted(set(hours)):
+        last = ranges[-1] if ranges else None
+        if last and hour.ordinal == last.last.ordinal + 1 and (at_most is None or len(last) < at_most):
+            ranges[-1] = HourRange(last.first, hour)
+        else:
+            ranges.append(HourRange(hour, hour))
+    return ranges
 
 
 def canonical(keys: Sequence[str]) -> tuple[HourWindow, ...]:

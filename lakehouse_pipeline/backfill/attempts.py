@@ -11,7 +11,7 @@ is in the record decides what may be removed:
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -207,8 +207,17 @@ class HourInHand:
 
     def ends(self, kind: Ended, error: BaseException | None) -> None:
         """Say how the run ended, and leave its attempt as it is."""
-        with self._told(self.attempt):
+        try:
             self.held.advance(outcome=self._outcome(kind, error))
+        except LakehouseError as unsaid:
+            logger.warning("%s: its record does not say that it %s: %s", self.hour, kind, unsaid)
+
+    def recover(self) -> None:
+        """Take back what the record says of a failure, since the hour is as it should be; not while it is held."""
+        record = self.held.record
+        if record.attempt is None and record.outcome and record.outcome.kind != "committed":
+            with suppress(LakehouseError):
+                self.held.advance(outcome=self._outcome("committed"))
 
     def abandon(self, why: str) -> Committed | None:
         """Give a sealed attempt up, or find that it has landed.
@@ -265,6 +274,19 @@ class HourInHand:
             yield
         except LakehouseError as error:
             logger.warning("%s: attempt %s is not tidied up yet: %s", self.hour, attempt.id, error)
+
+
+def note_failure(table: HourlyTable, hour: HourWindow, run_id: str, error: BaseException) -> None:
+    """Say in an hour's record that a run has failed before it had an attempt; what a run said itself stays.
+
+    Raises:
+        CommitConflictError: somebody else has begun the hour.
+        TransientError: the store did not answer.
+    """
+    hand = HourInHand(table, hour, table.ledger.hour(hour), run_id)
+    record = hand.held.record
+    if record.attempt is None and not (record.outcome and record.outcome.run_id == run_id):
+        hand.ends(_kind(error), error)
 
 
 def commit_together(hands: Sequence[HourInHand]) -> Mapping[HourWindow, Committed | LakehouseError]:

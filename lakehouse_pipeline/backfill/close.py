@@ -90,7 +90,8 @@ def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None)
         left += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
     files.delete_objects(left)
     aborted = _abort_uploads(table, names.data_folder, attempt.id)
-    logger.info("%s: removed %d files and %d uploads of attempt %s", hour, len(left), aborted, attempt.id)
+    removed = logger.info if left or aborted else logger.debug
+    removed("%s: removed %d files and %d uploads of attempt %s", hour, len(left), aborted, attempt.id)
     return len(left) + aborted
 
 

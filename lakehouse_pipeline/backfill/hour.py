@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.arrange import new_columns
-from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand, TakenError, commit_together
+from lakehouse_pipeline.backfill.attempts import SEALED, HourInHand, TakenError, commit_together, note_failure
 from lakehouse_pipeline.backfill.checks import Check, check_rows
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
 from lakehouse_pipeline.backfill.etl import run_etl
@@ -153,7 +153,7 @@ def seal_hour(
         LakehouseError: as `run_hour`.
     """
     halt = halt or Halt()
-    with _failing(bench.spec.table, hour), counting() as counter:
+    with _failing(bench, hour), counting() as counter:
         work = _sealed(bench, hour, counter, halt, force=force)
     if isinstance(work, HourResult):
         events.emit("hour.finished", bench.spec.table, hour.key, work.attempt, result=work)
@@ -184,11 +184,15 @@ def commit_hours(runs: "Sequence[SealedHourRun]") -> dict[HourWindow, HourResult
 
 
 @contextmanager
-def _failing(table: str, hour: HourWindow) -> Iterator[None]:
+def _failing(bench: Bench, hour: HourWindow) -> Iterator[None]:
+    """Say how an hour failed: as an event, and in its record where no attempt of it has come that far."""
     try:
         yield
     except BaseException as error:
-        _emit_failed(table, hour, error)
+        with suppress(LakehouseError):  # the first error is the one to hear of
+            if table := bench.warehouse.find(bench.spec):
+                note_failure(table, hour, bench.run_id, error)
+        _emit_failed(bench.spec.table, hour, error)
         raise
 
 
@@ -262,8 +266,9 @@ class SealedHourRun:
     lease: ExitStack = field(default_factory=ExitStack)
 
     def skip(self) -> HourResult:
-        """Leave the hour as it is. Nothing is written: somebody else may be at work on it, forced to."""
+        """Leave the hour as it is; somebody else may be at work on it, forced to."""
         committed = self.hand.held.record.committed
+        self.hand.recover()
         if committed is None:
             raise LakehouseError(f"{self.plan.hour} was never committed and cannot be skipped")
         return self.result(committed)

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,7 +26,7 @@ from lakehouse_pipeline.demo.tether import tethered
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import parse_range
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse, store_of
-from lakehouse_pipeline.orchestration.assets import build_defs
+from lakehouse_pipeline.orchestration.in_process import run_job
 
 FOLDER = Path(".lakehouse/demo")
 RAW = "s3://raw"
@@ -134,30 +133,18 @@ def materialize(lakehouse: Lakehouse, log: Path, *, force: bool = False) -> floa
         LakehouseError: names the hours that failed.
     """
     print_header()
-    failed: list[str] = []
 
     def heard(event: events.Event) -> None:
         if event.name == "hour.finished":
             print_hour(event)
         elif event.name == "hour.failed":
-            failed.append(f"{event.hour}: {event.fields['error']}: {event.fields['message']}")
             _say(f"{event.hour}  failed: {event.fields['message']}")
 
     started = time.monotonic()
-    with _errors_to(log), _folder(FOLDER), events.subscribed(heard):
-        definitions = build_defs(lakehouse)
-        with dg.DagsterInstance.from_config(str(Path.cwd())) as instance:
-            result = definitions.resolve_job_def(f"{TABLE}_job").execute_in_process(
-                instance=instance,
-                raise_on_error=False,
-                run_config={"ops": {TABLE: {"config": {"force": force}}}},
-                tags={
-                    "dagster/asset_partition_range_start": RUN_HOURS.first.key,
-                    "dagster/asset_partition_range_end": RUN_HOURS.last.key,
-                },
-            )
-    if not result.success:
-        raise LakehouseError("\n".join(failed) or f"the run failed; see {log}")
+    with _errors_to(log), events.subscribed(heard):
+        ended = run_job(lakehouse, TABLE, list(RUN_HOURS), force=force, log="DEBUG")
+    if ended.failed:
+        raise LakehouseError("\n".join(f"{hour}: {error}: {said}" for hour, (error, said) in ended.failed.items()))
     return time.monotonic() - started
 
 
@@ -224,17 +211,6 @@ def _set(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-@contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """Work in a folder: Dagster's own file speaks of paths relative to where it is started."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @contextmanager

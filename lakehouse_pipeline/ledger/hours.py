@@ -8,6 +8,7 @@ An hour is held by lease: its holder writes the record again and again (`leases`
 by the store alone, from the `Date` of its answer and the record's `LastModified`. No client's clock is believed.
 """
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, Precond
 
 FOLDER = "_lakehouse"
 _HOUR = "%Y-%m-%d-%H"
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d-\d\d\.json")
 
 
 class Objects(Protocol):
@@ -70,6 +72,11 @@ class Ledger:
     def hour(self, hour: HourWindow) -> "HourLedger":
         """Read the hour's record; one that does not exist yet is idle."""
         return HourLedger(self._objects, f"{self.folder}/hours/{hour.start:{_HOUR}}.json", hour)
+
+    def known(self) -> set[HourWindow]:
+        """List the hours that have a record: all that were ever begun."""
+        found = (item.url.rpartition("/")[2] for item in self._objects.list_objects(f"{self.folder}/hours/"))
+        return {HourWindow.from_key(f"{name.removesuffix('.json')}:00") for name in found if _RECORD.fullmatch(name)}
 
     def mark(self, marker: Marker) -> None:
         """Say that an attempt is about to write, or that it is closed; its seal, if any, is left out."""

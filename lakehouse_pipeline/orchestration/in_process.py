@@ -1,0 +1,118 @@
+"""A table's job run in this process, on the instance of Dagster that the page looks at."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from lakehouse_pipeline import events
+from lakehouse_pipeline.config.lakehouse import Lakehouse
+from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
+from lakehouse_pipeline.hours import HourWindow, ranges_of
+from lakehouse_pipeline.orchestration.assets import build_defs
+from lakehouse_pipeline.orchestration.resources import OneSession
+
+if TYPE_CHECKING:
+    from lakehouse_pipeline.backfill.hour import HourResult
+
+FILE = "dagster.yaml"
+
+
+@dataclass
+class Ended:
+    """How hours ended, as the pipeline's events tell it.
+
+    Attributes:
+        finished: those that are there now.
+        failed: the class of the error, and what it said.
+        runs: Dagster's ids.
+    """
+
+    finished: "dict[HourWindow, HourResult]" = field(default_factory=dict)
+    failed: dict[HourWindow, tuple[str, str]] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
+
+    @property
+    def committed(self) -> "dict[HourWindow, HourResult]":
+        """Those that were not there before."""
+        return {hour: result for hour, result in self.finished.items() if result.step != "skip"}
+
+    def heard(self, event: events.Event) -> None:
+        """Take note of an event."""
+        fields: Mapping[str, Any] = event.fields
+        if event.name == "hour.finished":
+            self.finished[HourWindow.from_key(event.hour)] = fields["result"]
+        elif event.name == "hour.failed":
+            self.failed[HourWindow.from_key(event.hour)] = (fields["error"], fields["message"])
+
+
+def run_job(
+    lakehouse: Lakehouse, table: str, hours: Sequence[HourWindow], *, force: bool = False, log: str = "CRITICAL"
+) -> Ended:
+    """Materialize hours of a table: a run of Dagster for each range of them, all on one Spark session.
+
+    Args:
+        lakehouse: with the table.
+        table: its spec's name.
+        hours: that are asked for.
+        force: run hours that are unchanged, too.
+        log: from which level on Dagster writes to standard error; its page has all of it, in any case.
+
+    Raises:
+        ConfigurationError: there is no instance of Dagster.
+        LakehouseError: a run failed as a whole.
+    """
+    most = lakehouse.backfill.hours_per_run
+    ranges = ranges_of(hours, None if most == "all" else most)
+    session, ended = OneSession(lakehouse.engine), Ended()
+    config = {
+        "ops": {table: {"config": {"force": force}}},
+        "loggers": {"console": {"config": {"log_level": log}}},
+    }
+    try:
+        with _instance(lakehouse.folder) as instance, events.subscribed(ended.heard):
+            job = build_defs(lakehouse, resource_overrides={"spark": session}).resolve_job_def(f"{table}_job")
+            for each in ranges:
+                tags = {
+                    "dagster/asset_partition_range_start": each.first.key,
+                    "dagster/asset_partition_range_end": each.last.key,
+                }
+                told = len(ended.finished) + len(ended.failed)
+                result = job.execute_in_process(instance=instance, raise_on_error=False, run_config=config, tags=tags)
+                ended.runs.append(result.run_id)
+                if not result.success and len(ended.finished) + len(ended.failed) == told:
+                    raise LakehouseError(_said(result))
+    finally:
+        session.close()
+    return ended
+
+
+def _said(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure and (failure := event.step_failure_data.user_failure_data):
+            return failure.description or str(event.message)
+    return f"run {result.run_id} failed before its first hour; Dagster's page tells why"
+
+
+@contextmanager
+def _instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Open the instance of `DAGSTER_HOME`, else that of the lakehouse's folder, whose file speaks of relative paths."""
+    if "DAGSTER_HOME" in os.environ:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+        return
+    if not (folder / FILE).is_file():
+        raise ConfigurationError(
+            f"there is no {FILE} in {folder}, and DAGSTER_HOME is not set; `lakehouse init` writes one"
+        )
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with dg.DagsterInstance.from_config(str(folder)) as instance:
+            yield instance
+    finally:
+        os.chdir(before)

@@ -1,0 +1,1 @@
+"""Tables as people see them: which hours are in what state, and why."""

@@ -1,0 +1,185 @@
+"""One frozen picture of a table: hours and their states, as the ledger's records tell them.
+
+Nothing is asked but the records: no engine, no orchestrator, no data. So the picture is the same for whoever looks.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, get_args
+
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.hours import HourRange, HourWindow
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.ledger.hours import HourLedger
+from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.ledger.records import Attempt, HourRecord
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
+
+RECORDS_AT_ONCE = 32
+
+State = Literal[
+    "committed", "running", "sealed", "interrupted", "failed", "cancelled", "not requested", "outside start...end"
+]
+STATES: tuple[State, ...] = get_args(State)
+UNFINISHED: frozenset[State] = frozenset({"sealed", "interrupted", "failed", "cancelled"})  # begun, and at rest
+
+
+@dataclass(frozen=True)
+class HourStatus:
+    """An hour.
+
+    Attributes:
+        hour: the hour.
+        state: *interrupted* is one whose run was last heard of more than a lease ago; *sealed*, one that only has to
+            be committed.
+        stage: of a running hour.
+        run_id: of the run that holds it, or held it last.
+        attempt: under way, or committed.
+        rows: of the attempt, once it is sealed.
+        files: of the attempt.
+        bytes: of the attempt.
+        snapshot_id: of the commit.
+        age: since the record was written, by the store's clock.
+        error: the class of what the last run failed with.
+        message: what it said.
+        is_live: whether the table has rows of an earlier attempt, or of this one.
+    """
+
+    hour: HourWindow
+    state: State
+    stage: str = ""
+    run_id: str = ""
+    attempt: str = ""
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    snapshot_id: int | None = None
+    age: timedelta = timedelta(0)
+    error: str = ""
+    message: str = ""
+    is_live: bool = False
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """A table at a moment.
+
+    Attributes:
+        name: of the spec.
+        table: of Iceberg.
+        as_of: when, by this machine's clock.
+        hours: that were asked for, in time order.
+        snapshots: of the table.
+    """
+
+    name: str
+    table: str
+    as_of: datetime
+    hours: tuple[HourStatus, ...]
+    snapshots: int
+
+    @property
+    def counts(self) -> Mapping[State, int]:
+        """Count hours by state; those without any are left out."""
+        found = Counter(each.state for each in self.hours)
+        return {state: found[state] for state in STATES if found[state]}
+
+    def of(self, states: frozenset[State]) -> list[HourWindow]:
+        """Give the hours that are in one of these states."""
+        return [each.hour for each in self.hours if each.state in states]
+
+
+def table_status(spec: TableSpec, table: HourlyTable | None, hours: Sequence[HourWindow]) -> TableStatus:
+    """Look at the hours of a table; None is one that does not exist yet.
+
+    Raises:
+        TransientError: the store did not answer.
+        SafetyError: a record was not written by this version of the software.
+    """
+    known = table.ledger.known() if table else set()
+
+    def look(hour: HourWindow) -> HourStatus:
+        if table is None or hour not in known:
+            return HourStatus(hour, "not requested" if is_inside(spec, hour) else "outside start...end")
+        return hour_status(table.ledger.hour(hour))
+
+    found = tuple(side_by_side(look, hours, RECORDS_AT_ONCE))
+    return TableStatus(spec.name, spec.table, datetime.now(UTC), found, len(table.table.snapshots()) if table else 0)
+
+
+def hours_of(spec: TableSpec) -> HourRange:
+    """Give all hours of a table: from its start to its end, or to the last one that is over."""
+    now = HourWindow(datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
+    end = min(spec.end, now) if spec.end else now
+    return HourRange(spec.start, HourWindow.from_ordinal(max(spec.start.ordinal, end.ordinal - 1)))
+
+
+def is_inside(spec: TableSpec, hour: HourWindow) -> bool:
+    """Tell whether an hour is one of the table's."""
+    return hour.start >= spec.start.start and (spec.end is None or hour.start < spec.end.start)
+
+
+def hour_status(held: HourLedger) -> HourStatus:
+    """Say what a record says."""
+    record, attempt = held.record, held.record.attempt
+    hour = HourWindow.from_key(record.hour)
+    is_live = record.committed is not None
+    if attempt is not None:
+        state = _under_way(record, held.age)
+        return _told(hour, state, record, attempt, held.age, is_live=is_live)
+    outcome, committed = record.outcome, record.committed
+    if outcome and outcome.kind in {"failed", "cancelled", "abandoned"}:
+        ended: State = "cancelled" if outcome.kind == "cancelled" else "failed"
+        return HourStatus(
+            hour,
+            ended,
+            run_id=outcome.run_id,
+            age=held.age,
+            error=outcome.error or outcome.kind,
+            message=outcome.message,
+            is_live=is_live,
+        )
+    if committed is None:
+        return HourStatus(hour, "not requested", age=held.age)
+    seal = committed.seal
+    return HourStatus(
+        hour,
+        "committed",
+        run_id=outcome.run_id if outcome else "",
+        attempt=committed.attempt,
+        rows=seal.rows,
+        files=seal.files,
+        bytes=seal.bytes,
+        snapshot_id=committed.snapshot_id,
+        age=held.age,
+        is_live=True,
+    )
+
+
+def _under_way(record: HourRecord, age: timedelta) -> State:
+    ended = record.outcome is not None and record.outcome.kind in {"failed", "cancelled"}
+    if age <= LEASE and not ended:
+        return "running"
+    return "interrupted" if record.state == "open" else "sealed"
+
+
+def _told(
+    hour: HourWindow, state: State, record: HourRecord, attempt: Attempt, age: timedelta, *, is_live: bool
+) -> HourStatus:
+    seal, outcome = attempt.seal, record.outcome
+    return HourStatus(
+        hour,
+        state,
+        stage=record.stage or record.state,
+        run_id=attempt.run_id,
+        attempt=attempt.id,
+        rows=seal.rows if seal else 0,
+        files=seal.files if seal else 0,
+        bytes=seal.bytes if seal else 0,
+        age=age,
+        error=outcome.error if outcome else "",
+        message=outcome.message if outcome else "",
+        is_live=is_live,
+    )

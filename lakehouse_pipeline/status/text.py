@@ -1,0 +1,148 @@
+"""Pictures of tables in words and characters, for terminals and for programs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, TableStatus
+
+MARKS: Mapping[State, str] = {
+    "committed": "█",
+    "running": "▶",
+    "sealed": "◆",
+    "interrupted": "!",
+    "failed": "✗",
+    "cancelled": "c",
+    "not requested": "·",
+    "outside start...end": " ",
+}
+MOST_DAYS = 62  # rows of the picture
+MOST_HOURS = 6  # that a line names
+MOST_MESSAGE = 200  # characters
+
+Cause = tuple[str, str]  # an error's class, and what it said
+
+
+def status_lines(status: TableStatus) -> list[str]:
+    """Draw a table: what there is, a day a line, and what went wrong."""
+    hours = f"{len(status.hours)} hours" if len(status.hours) != 1 else "1 hour"
+    counts = " · ".join(f"{count} {state}" for state, count in status.counts.items())
+    lines = [f"{status.name} ({status.table}), as of {status.as_of:%Y-%m-%d %H:%M:%S} UTC: {hours}, {counts}"]
+    lines += _days(status)
+    lines += cause_lines(_causes(status))
+    if unfinished := status.of(UNFINISHED):
+        first, last = status.hours[0].hour, status.hours[-1].hour
+        lines.append(f"Next: lakehouse backfill {status.name} {range_text([first, last])} --only-failed")
+        lines.append(f"Why:  lakehouse why {status.name} {unfinished[0]}")
+    return lines
+
+
+def _days(status: TableStatus) -> list[str]:
+    days: dict[str, list[str]] = {}
+    for each in status.hours:
+        row = days.setdefault(f"{each.hour.start:%Y-%m-%d}", [" "] * 24)
+        row[each.hour.start.hour] = MARKS[each.state]
+    begun = {day: row for day, row in days.items() if set(row) - {MARKS["not requested"], " "}}
+    shown = dict(list(begun.items())[:MOST_DAYS])
+    if not shown:
+        return []
+    used = [state for state in MARKS if state in status.counts and MARKS[state] != " "]
+    lines = [f"  {'  '.join(f'{MARKS[state]} {state}' for state in used)}"]
+    lines += [f"  {day}  {''.join(row[:12])} {''.join(row[12:])}" for day, row in shown.items()]
+    left = len(days) - len(shown)
+    return [*lines, f"  and {left} more day{'s' * (left != 1)}"] if left else lines
+
+
+def _causes(status: TableStatus) -> dict[Cause, list[HourWindow]]:
+    return group_causes((each.hour, each.error, each.message) for each in status.hours if each.error)
+
+
+def group_causes(failed: Iterable[tuple[HourWindow, str, str]]) -> dict[Cause, list[HourWindow]]:
+    """Put hours together that failed of the same: of one class of error, shown with what the first of them said."""
+    found: dict[str, tuple[str, list[HourWindow]]] = {}
+    for hour, error, message in failed:
+        found.setdefault(error, (message, []))[1].append(hour)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1][1]))
+    return {(error, message): hours for error, (message, hours) in ordered}
+
+
+def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
+    """Say what went wrong, the most frequent first."""
+    lines = []
+    for (error, message), hours in causes.items():
+        named = " ".join(hour.key for hour in hours[:MOST_HOURS])
+        more = f" and {len(hours) - MOST_HOURS} more" if len(hours) > MOST_HOURS else ""
+        said = message.partition("\n")[0]
+        lines.append(f"  {len(hours):>3}  {error}: {said[:MOST_MESSAGE]}{'…' * (len(said) > MOST_MESSAGE)}")
+        lines.append(f"       {named}{more}")
+    return lines
+
+
+def why_lines(name: str, told: HourStatus) -> list[str]:
+    """Say why an hour is as it is, and what to type next."""
+    attempt = f"attempt {told.attempt}"
+    wrote = f"{told.rows} rows in {told.files} files, {told.bytes / 1e6:.1f} MB"
+    again = f"lakehouse backfill {name} {told.hour}"
+    ago = f"{_span(told.age)} ago"
+    ended = f": {told.error}: {told.message}" if told.error else ""
+    before = " What an earlier attempt has committed is still in the table." if told.is_live else ""
+    said: Mapping[State, str] = {
+        "committed": f"committed: {attempt} wrote {wrote}, in snapshot {told.snapshot_id}; {ago}.",
+        "running": f"running: {attempt} is at {told.stage} (run {told.run_id}, heard of {ago}).{before}",
+        "sealed": f"sealed, waiting for a commit: {attempt} wrote {wrote} (run {told.run_id}, {ago}{ended}).{before}",
+        "interrupted": (
+            f"interrupted: run {told.run_id} was last heard of {ago}, with {attempt} at {told.stage}. Its files are "
+            f"removed by the next run, or by the sensor that looks for leftovers.{before}"
+        ),
+        "failed": f"failed {ago} in run {told.run_id}{ended}{'' if ended.endswith('.') else '.'}{before}",
+        "cancelled": f"cancelled {ago} in run {told.run_id}{ended}.{before}",
+        "not requested": "not requested: no run has begun it.",
+        "outside start...end": f"outside of the table's start and end: change them in the spec of {name} first.",
+    }
+    now: Mapping[State, str] = {
+        "committed": f"To run it anyway: {again} --force",
+        "running": f"To follow it: lakehouse status {name} --watch",
+        "sealed": f"A later run of the hour commits it, with no ETL; now: lakehouse commit {name} --hour {told.hour}",
+        "interrupted": f"Now: {again}",
+        "failed": f"Now: {again}",
+        "cancelled": f"Now: {again}",
+        "not requested": f"Now: {again}",
+    }
+    return [f"{told.hour}: {said[told.state]}", *([now[told.state]] if told.state in now else [])]
+
+
+def as_json(status: TableStatus) -> dict[str, Any]:
+    """Give a picture as programs read it."""
+    return {
+        "name": status.name,
+        "table": status.table,
+        "as_of": status.as_of.isoformat(),
+        "snapshots": status.snapshots,
+        "counts": dict(status.counts),
+        "hours": [hour_json(each) for each in status.hours],
+    }
+
+
+def hour_json(told: HourStatus) -> dict[str, Any]:
+    """Give an hour as programs read it."""
+    return {**vars(told), "hour": told.hour.key, "age": round(told.age.total_seconds(), 3)}
+
+
+def range_text(hours: Sequence[HourWindow]) -> str:
+    """Write a range as commands take it, from the first of the hours to the last."""
+    first, last = hours[0], hours[-1]
+    if first == last:
+        return first.key
+    if (first.start.hour, last.start.hour) == (0, 23):
+        days = (f"{first.start:%Y-%m-%d}", f"{last.start:%Y-%m-%d}")
+        return days[0] if days[0] == days[1] else "...".join(days)
+    return f"{first}...{last}"
+
+
+def _span(age: timedelta) -> str:
+    seconds = int(age.total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
