@@ -1,0 +1,221 @@
+"""`lakehouse backfill`, `status` and `why`: what people type, and what they are told."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.halt import Halt, HaltedError
+from lakehouse_pipeline.backfill.hour import seal_hour
+from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.errors import TransientError
+from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg import commit as commit_loop
+from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.retry import RetryPolicy
+from lakehouse_pipeline.status import picture
+from tests.backfill.hands import new_attempt
+from tests.projects import HOUR, NEXT, THIRD, Project, row, strays
+
+FOURTH, FIFTH, SIXTH = (f"2013-01-01-{hour}:00" for hour in (13, 14, 15))
+RANGE = f"{HOUR}...{THIRD}"
+KEY = dg.AssetKey("events")
+
+
+def command(project: Project, *words: str) -> Result:
+    """Run a command as somebody types it."""
+    return CliRunner().invoke(main, [*words, "-c", str(project.folder / "lakehouse.yaml")])
+
+
+def read(project: Project, *words: str) -> Any:
+    """Give what a command says as JSON."""
+    return json.loads(command(project, *words, "--json").stdout)
+
+
+@pytest.fixture
+def landed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give a project whose second hour has a bad line, with an instance of Dagster beside it."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    shutil.copy(Path(__file__).parents[2] / "dagster.yaml", project.folder)
+    for place, hour in enumerate((HOUR, NEXT, THIRD)):
+        project.land(hour, [row(hour, place)])
+    project.write("raw/2013/01/01/11.jsonl", "{")
+    project.session()
+    return project
+
+
+@pytest.fixture
+def history(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """Give the instance whose history the page shows."""
+    monkeypatch.chdir(landed.folder)
+    with dg.DagsterInstance.from_config(str(landed.folder)) as instance:
+        yield instance
+
+
+def test_only_what_failed_runs_again(landed: Project, history: dg.DagsterInstance) -> None:
+    """A failed hour is named with its cause and the next command, which runs it alone; Dagster's history has it all."""
+    first = command(landed, "backfill", "events", RANGE)
+    assert first.exit_code == 1
+    heading, summary, cause, hours, following = first.stdout.splitlines()
+    assert heading == "3 hours: 2013-01-01-10:00 to 2013-01-01-12:00 UTC"
+    assert summary == "events: 2 of 3 hours are there (2 committed in 1 snapshot, 0 skipped), 1 failed"
+    assert "11.jsonl:1: is no JSON" in cause
+    assert hours.split() == [NEXT]
+    assert following.startswith(f"Next: lakehouse backfill events {RANGE} --only-failed")
+    landed.land(NEXT, [row(NEXT, 1)])
+    second = command(landed, "backfill", "events", RANGE, "--only-failed")
+    assert second.exit_code == 0
+    assert second.stdout.splitlines() == [
+        "3 hours: 2013-01-01-10:00 to 2013-01-01-12:00 UTC, of which 1 failed or did not end",
+        "events: 1 of 1 hours are there (1 committed in 1 snapshot, 0 skipped)",
+    ]
+    assert landed.ids() == [0, 1, 2]
+    records = history.fetch_materializations(KEY, limit=100).records
+    assert sorted(str(record.partition_key) for record in records) == [HOUR, NEXT, THIRD]
+    assert len(history.get_runs()) == 2
+    third = command(landed, "backfill", "events", RANGE)
+    assert "(0 committed in 0 snapshots, 3 skipped)" in third.stdout
+
+
+def test_a_dry_run_runs_nothing(landed: Project) -> None:
+    """It names the hours."""
+    assert read(landed, "backfill", "events", RANGE, "--dry-run") == {"table": "events", "hours": [HOUR, NEXT, THIRD]}
+    assert landed.warehouse.find(landed.lakehouse.spec("events")) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing", HOUR], "there is no table 'nothing'"),
+        (["events", "2013-01-02"], "24 of 24 hours: 2013-01-02-00:00 to 2013-01-02-23:00 UTC lie outside"),
+        (["events", "2013-13"], "does not exist in the calendar"),
+    ],
+)
+def test_what_cannot_be_asked_for(landed: Project, words: list[str], said: str) -> None:
+    """A table, an hour or a range that is none: nothing runs, and the exit code says configuration."""
+    refused = command(landed, "backfill", *words)
+    assert refused.exit_code == 2
+    assert said in refused.stderr
+
+
+def test_without_an_instance_nothing_runs(landed: Project) -> None:
+    """Dagster needs a place for its history; where to get one is said."""
+    (landed.folder / "dagster.yaml").unlink()
+    refused = command(landed, "backfill", "events", HOUR)
+    assert refused.exit_code == 2
+    assert "`lakehouse init` writes one" in refused.stderr
+
+
+def test_a_run_that_fails_as_a_whole_says_so(landed: Project) -> None:
+    """A check of Dagster's own, before the first hour, is no silent success."""
+    landed.write("lakehouse.yaml", "catalog: {type: rest, uri: 'http://127.0.0.1:9'}\nengine: local[2]\n")
+    refused = command(landed, "backfill", "events", HOUR)
+    assert refused.exit_code == 1
+    assert "the catalog at http://127.0.0.1:9 cannot be reached" in refused.stderr
+
+
+def test_sealed_hours_are_said_to_be(landed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the commit failed, the summary tells that no ETL runs again."""
+
+    def away(*_: object) -> None:
+        raise TransientError("the store is away")
+
+    landed.land(NEXT, [row(NEXT, 1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(commit_loop, "COMMIT_RETRIES", RetryPolicy(1, 1, 0, 0))
+        patched.setattr(commit_loop, "build_replacement", away)
+        failed = command(landed, "backfill", "events", RANGE)
+    assert failed.exit_code == 1
+    assert "  3 of them are sealed: their ETL does not run again" in failed.stdout.splitlines()
+    assert read(landed, "status", "events")["tables"][0]["counts"]["sealed"] == 3
+    assert command(landed, "backfill", "events", RANGE, "--only-failed").exit_code == 0
+    assert landed.ids() == [0, 1, 2]
+    assert strays(landed.table) == set()
+
+
+@pytest.fixture
+def every_state(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give a table with an hour in each state."""
+    for place, hour in enumerate((THIRD, FOURTH, FIFTH, SIXTH), start=2):
+        landed.land(hour, [row(hour, place)])
+    landed.run(HOUR)
+    with pytest.raises(ValueError, match="is no JSON"):
+        landed.run(NEXT)
+
+    def ended(event: events.Event) -> None:
+        if event.name == "attempt.sealed":
+            raise KeyboardInterrupt
+
+    with events.subscribed(ended), pytest.raises(KeyboardInterrupt):
+        landed.run(THIRD)
+    table = landed.table
+    for key in (FOURTH, FIFTH):
+        window = HourWindow.from_key(key)
+        HourInHand(table, window, table.ledger.hour(window), f"run of {key}").open(new_attempt(table, window))
+
+    halt = Halt()
+
+    def stopped(event: events.Event) -> None:
+        if event.name == "attempt.opened":
+            halt.set()
+
+    with events.subscribed(stopped), pytest.raises(HaltedError):
+        seal_hour(landed.bench(), HourWindow.from_key(SIXTH), halt=halt)
+    interrupted = HourWindow.from_key(FIFTH)
+    under_way = picture._under_way
+    lapsed = LEASE * 2
+    monkeypatch.setattr(
+        picture, "_under_way", lambda record, age: under_way(record, lapsed if record.hour == interrupted.key else age)
+    )
+    return landed
+
+
+def test_status_and_why_agree(every_state: Project) -> None:
+    """Hour by hour, and with the table: what is said to be committed is there, and nothing else is."""
+    (told,) = read(every_state, "status", "events")["tables"]
+    states = {each["hour"]: each["state"] for each in told["hours"] if each["state"] != "not requested"}
+    assert states == {
+        HOUR: "committed",
+        NEXT: "failed",
+        THIRD: "sealed",
+        FOURTH: "running",
+        FIFTH: "interrupted",
+        SIXTH: "cancelled",
+    }
+    assert told["counts"] == dict.fromkeys(states.values(), 1) | {"not requested": 18}
+    assert every_state.ids() == [0]
+    for hour, state in states.items():
+        assert read(every_state, "why", "events", hour)["state"] == state
+        said = command(every_state, "why", "events", hour).stdout
+        assert said.startswith(f"{hour}: {state}")
+        assert "lakehouse " in said.splitlines()[1]
+
+
+def test_the_picture(every_state: Project) -> None:
+    """A day is a line of 24 marks; what went wrong is below it, with the next command."""
+    told = command(every_state, "status", "events", "--hours", "2013-01-01").stdout
+    heading, legend, day, *causes = told.splitlines()
+    name, _, counts = heading.partition(" UTC: ")
+    assert name.startswith("events (lake.events), as of ")
+    assert counts.split(" · ") == [
+        "24 hours, 1 committed",
+        *(f"1 {state}" for state in ("running", "sealed", "interrupted", "failed", "cancelled")),
+        "18 not requested",
+    ]
+    assert legend == "  █ committed  ▶ running  ◆ sealed  ! interrupted  ✗ failed  c cancelled  · not requested"
+    assert day == "  2013-01-01  ··········█✗ ◆▶!c········"
+    assert any("DataError: file://" in line for line in causes)
+    assert causes[-2] == "Next: lakehouse backfill events 2013-01-01 --only-failed"
+
+
+def test_hours_outside_are_said_to_be(landed: Project) -> None:
+    """Asking why an hour is not there that never can be."""
+    said = command(landed, "why", "events", "2014-01-01-00:00").stdout
+    assert said == "2014-01-01-00:00: outside of the table's start and end: change them in the spec of events first.\n"
