@@ -6,9 +6,10 @@ needs neither Dagster nor an engine.
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
-from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.attempts import HourInHand, commit_together
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
 from lakehouse_pipeline.errors import LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
@@ -17,6 +18,7 @@ from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Committed
 
 SHOWN = 3  # files that an error names
+TOGETHER = 100  # attempts in a snapshot; each has a lease to renew meanwhile
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,52 @@ class SealedAttempt:
     error: LakehouseError | None = None
 
 
-def commit_sealed(table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None) -> list[SealedAttempt]:
-    """Commit every sealed attempt that no run is left to commit, of all hours or of one.
+def commit_sealed(
+    table: HourlyTable, is_over: RunIsOver, *, hour: HourWindow | None = None, left_alone: bool = False
+) -> list[SealedAttempt]:
+    """Commit the sealed attempts of all hours or of one, together, as far as no run is at work on them.
 
     One that cannot be committed stays as it is, and does not stop the others.
+
+    Args:
+        table: loaded now.
+        is_over: tells of a run's id whether the run is known to have ended; a lease that has lapsed tells it, too.
+        hour: only this one's.
+        left_alone: of those that a run is at work on nothing is said; else they are told with an error.
 
     Raises:
         TransientError: the ledger could not be read.
     """
-    return [_committed(hand, is_over) for hand in _sealed(table, hour)]
+    told: dict[HourWindow, SealedAttempt] = {}
+    ready: list[HourInHand] = []
+    for hand in _sealed(table, hour):
+        if left_alone and not is_free(hand.held, hand.run_id, is_over):
+            continue
+        told[hand.hour] = _told(hand)
+        try:
+            _check_free(hand, is_over)
+            _check_whole(hand)
+            hand.resume()
+        except LakehouseError as error:
+            told[hand.hour] = replace(told[hand.hour], error=error)
+        else:
+            ready.append(hand)
+    for place in range(0, len(ready), TOGETHER):
+        hands = ready[place : place + TOGETHER]
+        with ExitStack() as leases:
+            for hand in hands:
+                leases.enter_context(hand.renewing(lambda: "commit"))
+            outcomes = commit_together(hands)
+        for each, outcome in outcomes.items():
+            done = {"error": outcome} if isinstance(outcome, LakehouseError) else {"committed": outcome}
+            told[each] = replace(told[each], **done)
+    return list(told.values())
+
+
+def is_waiting(table: HourlyTable, is_over: RunIsOver) -> bool:
+    """Tell whether `commit_sealed` would find something that no run is at work on; changes nothing."""
+    hands = (hand for hand in _sealed(table, None) if hand.held.record.state != "aborting")
+    return any(is_free(hand.held, "", is_over) for hand in hands)
 
 
 def abandon_sealed(table: HourlyTable, is_over: RunIsOver, hour: HourWindow, *, dry_run: bool = False) -> SealedAttempt:
@@ -78,19 +117,6 @@ def _sealed(table: HourlyTable, hour: HourWindow | None) -> Iterator[HourInHand]
         attempt = held.record.attempt
         if attempt and attempt.id == marked.marker.attempt.id and attempt.seal:
             yield HourInHand(table, marked.hour, held, run_id)
-
-
-def _committed(hand: HourInHand, is_over: RunIsOver) -> SealedAttempt:
-    told = _told(hand)
-    try:
-        _check_free(hand, is_over)
-        _check_whole(hand)
-        hand.resume()
-        with hand.renewing(lambda: "commit"):
-            committed = hand.commit()
-    except LakehouseError as error:
-        return SealedAttempt(told.hour, told.attempt, told.rows, told.files, error=error)
-    return SealedAttempt(told.hour, told.attempt, told.rows, told.files, committed)
 
 
 def _told(hand: HourInHand) -> SealedAttempt:

@@ -1,4 +1,4 @@
-"""Sensors: runs that ended without closing their attempts are followed by one that does.
+"""Sensors: runs that ended without closing or committing their attempts are followed by one that does.
 
 A sensor body looks and asks for a run; the run's op does the work. Neither starts an engine. `leftovers` finds what no
 run status tells of: runs of a Dagster that is gone, and the second passes that are due.
@@ -10,9 +10,12 @@ from typing import Any
 import dagster as dg
 
 from lakehouse_pipeline.backfill.leftovers import close_attempts, is_due
+from lakehouse_pipeline.backfill.sealed import commit_sealed, is_waiting
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.ledger.records import Committed
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
 
 JOB = "close_attempts"
@@ -29,20 +32,31 @@ def closing(lakehouse: Lakehouse) -> tuple[dg.JobDefinition, Sequence[dg.SensorD
 def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
     @dg.op(
         name=f"{JOB}_of_tables",
-        description="Remove what ended runs left of their attempts; nothing that a table reaches is touched.",
+        description="Commit what ended runs left sealed, and remove what they left of other attempts.",
     )
     def close_all(context: dg.OpExecutionContext) -> None:
         failed = []
-        for table in _tables(Warehouse.open(lakehouse.catalog), lakehouse):
+        for name, table in _tables(Warehouse.open(lakehouse.catalog), lakehouse):
             try:
-                closed = close_attempts(table, RunLog(context.instance).is_over)
+                is_over = RunLog(context.instance).is_over
+                told = commit_sealed(table, is_over, left_alone=True)
+                failed += [f"{table.identifier} {each.hour}: {each.error}" for each in told if each.error]
+                for each in told:
+                    if each.committed:
+                        context.log_event(_materialization(name, each.hour, each.committed))
+                        context.log.info("%s %s: committed", table.identifier, each.hour)
+                closed = close_attempts(table, is_over)
                 context.log.info("%s: closed %d attempts %s", table.identifier, len(closed), " ".join(closed))
             except LakehouseError as error:
                 failed.append(f"{table.identifier}: {type(error).__name__}: {error}")
         if failed:
             raise dg.Failure("\n".join(failed))
 
-    @dg.job(name=JOB, description="Closes attempts that their runs did not close.", executor_def=dg.in_process_executor)
+    @dg.job(
+        name=JOB,
+        description="Commits and closes attempts that their runs did not.",
+        executor_def=dg.in_process_executor,
+    )
     def job() -> None:
         close_all()
 
@@ -54,7 +68,7 @@ def _after_runs(lakehouse: Lakehouse, job: dg.JobDefinition, status: dg.DagsterR
     @dg.run_status_sensor(
         run_status=status,
         name=f"close_after_{status.value.lower()}",
-        description="Closes the attempts of runs that could not do it themselves.",
+        description="Commits and closes the attempts of runs that could not do it themselves.",
         request_job=job,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -63,7 +77,7 @@ def _after_runs(lakehouse: Lakehouse, job: dg.JobDefinition, status: dg.DagsterR
         if run.job_name == JOB:
             return dg.SkipReason("it was the closing itself: `leftovers` looks again")
         if not _is_due(lakehouse, context.instance):
-            return dg.SkipReason("it closed its attempts itself")
+            return dg.SkipReason("it left nothing")
         return dg.RunRequest(run_key=f"close:{run.run_id}")
 
     return after
@@ -72,7 +86,7 @@ def _after_runs(lakehouse: Lakehouse, job: dg.JobDefinition, status: dg.DagsterR
 def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefinition:
     @dg.sensor(
         name="leftovers",
-        description="Looks for attempts that nobody closed, and for closed ones whose second pass is due.",
+        description="Looks for attempts that nobody committed or closed, and for second passes that are due.",
         job=job,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -87,10 +101,30 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
 
 def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
     """Tell whether there is anything to close now; a store that is away fails the tick, and the next looks again."""
-    tables = _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)
-    return any(is_due(table, RunLog(instance).is_over) for table in tables)
+    tables = [table for _, table in _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)]
+    is_over = RunLog(instance).is_over
+    return any(is_due(table, is_over) or is_waiting(table, is_over) for table in tables)
 
 
-def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[HourlyTable]:
-    found = (warehouse.find(spec) for spec in lakehouse.specs)
-    return [table for table in found if table]
+def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[tuple[str, HourlyTable]]:
+    found = ((spec.name, warehouse.find(spec)) for spec in lakehouse.specs)
+    return [(name, table) for name, table in found if table]
+
+
+def _materialization(name: str, hour: HourWindow, committed: Committed) -> dg.AssetMaterialization:
+    """Report an hour whose own run could not: the page shows it as failed until then."""
+    seal = committed.seal
+    return dg.AssetMaterialization(
+        asset_key=name,
+        partition=hour.key,
+        metadata={
+            "dagster/row_count": seal.rows,
+            "dagster/size_bytes": seal.bytes,
+            "files": seal.files,
+            "step": "resume",
+            "why": "sealed, and left by its run",
+            "attempt": committed.attempt,
+            "snapshot_id": str(committed.snapshot_id),
+        },
+        tags={"dagster/code_version": committed.recipe[:16], "dagster/data_version": seal.digest},
+    )

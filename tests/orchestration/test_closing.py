@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from lakehouse_pipeline.orchestration.sensors import JOB
-from tests.orchestration.runs import materialize
-from tests.projects import HOUR, Project, row, strays
+from tests.orchestration.runs import hours_materialized, materialize
+from tests.projects import HOUR, NEXT, Project, row, strays
 
 
 class KilledError(BaseException):
@@ -58,6 +58,30 @@ def test_a_dead_runs_files_are_removed(project: Project, instance: dg.DagsterIns
     record = project.record()
     assert (record.state, record.outcome and record.outcome.error) == ("idle", "LeaseLost")
     assert strays(project.table) == set()
+
+
+def test_what_a_dead_run_has_sealed_is_committed(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no ETL and no other run of the hours: they are in the table in one snapshot, and on Dagster's page."""
+    for place, hour in enumerate((HOUR, NEXT)):
+        project.land(hour, [row(hour, place)])
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lakehouse_pipeline.backfill.range.commit_hours", die)
+        assert not materialize(project, instance, HOUR, NEXT).success
+    assert {project.record(hour).state for hour in (HOUR, NEXT)} == {"sealed"}
+    assert hours_materialized(instance) == []
+    tick = sensor(project, "leftovers").evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert len(tick.run_requests or ()) == 1
+    close(project, instance)
+    assert project.ids() == [0, 1]
+    assert len(project.table.table.snapshots()) == 1
+    assert hours_materialized(instance) == [HOUR, NEXT]
+    assert project.run().step == "skip"
 
 
 def test_a_failed_runs_sensor_asks_for_the_job(project: Project, instance: dg.DagsterInstance, killed: str) -> None:
