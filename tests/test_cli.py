@@ -203,7 +203,8 @@ def test_commands_are_documented() -> None:
             if str(parameter.name) in has:
                 has[str(parameter.name)].add(name)
             else:
-                word = parameter.opts[-1] if parameter.param_type_name == "option" else str(parameter.name).upper()
+                named = str(getattr(parameter, "metavar", None) or parameter.name).upper()
+                word = parameter.opts[-1] if parameter.param_type_name == "option" else named
                 assert word in told, (name, word)
     for text, names in (
         (r"(.*) take `--json`", has["as_json"]),

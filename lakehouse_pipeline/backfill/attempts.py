@@ -112,6 +112,28 @@ class HourInHand:
             raise
         self._emit("attempt.sealed", self.attempt, files=seal.files, rows=seal.rows)
 
+    def offer(self) -> None:
+        """Leave the sealed attempt to whoever commits for the table now; this run no longer renews it.
+
+        Raises:
+            CommitConflictError: another run has the hour.
+        """
+        self.held.advance(attempt=self.attempt.model_copy(update={"offered": True}))
+
+    def became(self, attempt: str) -> Committed | LakehouseError | None:
+        """Look what another run has made of an attempt that was offered; None while it is sealed.
+
+        Raises:
+            TransientError: the store did not answer.
+        """
+        record = self.held.read()
+        if record.committed and record.committed.attempt == attempt:
+            return record.committed
+        if record.attempt and record.attempt.id == attempt:
+            return None
+        said = record.outcome.message if record.outcome else ""
+        return CommitConflictError(said or f"attempt {attempt} of {self.hour} was given up by another run")
+
     def resume(self) -> None:
         """Take the hour with its sealed attempt.
 
@@ -121,7 +143,7 @@ class HourInHand:
         """
         if self.held.record.state == "aborting":
             raise SafetyError(f"attempt {self.attempt.id} of {self.hour} is being abandoned; run the hour again")
-        taken = self.attempt.model_copy(update={"run_id": self.run_id})
+        taken = self.attempt.model_copy(update={"run_id": self.run_id, "offered": False})
         self._take(epoch=self.held.record.epoch + 1, attempt=taken, outcome=None)
 
     def commit(self) -> Committed:
@@ -279,13 +301,17 @@ class HourInHand:
 def note_failure(table: HourlyTable, hour: HourWindow, run_id: str, error: BaseException) -> None:
     """Say in an hour's record that a run has failed before it had an attempt; what a run said itself stays.
 
+    Who lost the hour to another run says nothing: that one does.
+
     Raises:
         CommitConflictError: somebody else has begun the hour.
         TransientError: the store did not answer.
     """
     hand = HourInHand(table, hour, table.ledger.hour(hour), run_id)
     record = hand.held.record
-    if record.attempt is None and not (record.outcome and record.outcome.run_id == run_id):
+    if isinstance(error, CommitConflictError) or (record.outcome and record.outcome.run_id == run_id):
+        return
+    if record.attempt is None:
         hand.ends(_kind(error), error)
 
 

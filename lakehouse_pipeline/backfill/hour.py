@@ -160,27 +160,28 @@ def seal_hour(
     return work
 
 
-def commit_hours(runs: "Sequence[SealedHourRun]") -> dict[HourWindow, HourResult | LakehouseError]:
-    """Commit sealed hours of one table in one snapshot; gives, by hour, what became of it."""
-    began, share = time.monotonic(), 1 / len(runs)
+def commit_hours(
+    runs: "Sequence[SealedHourRun]", others: Sequence[HourInHand] = ()
+) -> dict[HourWindow, HourResult | LakehouseError]:
+    """Commit sealed hours of one table in one snapshot; gives, by hour, what became of it.
+
+    Args:
+        runs: of this process.
+        others: what other runs have sealed, and wait for.
+    """
+    began, share = time.monotonic(), 1 / (len(runs) + len(others))
     with ExitStack() as leases, counting() as counter:
         for run in runs:
             leases.push(run.lease)
             run.stages.now = "commit"
-        outcomes = commit_together([run.hand for run in runs])
-    results: dict[HourWindow, HourResult | LakehouseError] = {}
+        for hand in others:
+            leases.enter_context(hand.renewing(lambda: "commit"))
+        outcomes = commit_together([*(run.hand for run in runs), *others])
     for place, run in enumerate(runs):
-        hour, outcome = run.hand.hour, outcomes[run.hand.hour]
         # What many hours have cost together is shared out among them.
         run.stages.seconds["commit"] = round((time.monotonic() - began) * share, 3)
-        run.of_tasks += counter.snapshot().part(place, len(runs))
-        if isinstance(outcome, LakehouseError):
-            results[hour] = outcome
-            _emit_failed(run.bench.spec.table, hour, outcome)
-        else:
-            results[hour] = result = run.result(outcome)
-            events.emit("hour.finished", run.bench.spec.table, hour.key, result.attempt, result=result)
-    return results
+        run.of_tasks += counter.snapshot().part(place, len(runs) + len(others))
+    return {run.hand.hour: run.ended(outcomes[run.hand.hour]) for run in runs}
 
 
 @contextmanager
@@ -250,6 +251,7 @@ class SealedHourRun:
     Attributes:
         hand: the hour.
         lease: renewed from the seal to the commit.
+        offered: the attempt that another run may commit.
     """
 
     bench: Bench
@@ -264,6 +266,7 @@ class SealedHourRun:
     checks: tuple[Check, ...] = ()
     sample_keys: tuple[str, ...] = ()
     lease: ExitStack = field(default_factory=ExitStack)
+    offered: str = ""
 
     def skip(self) -> HourResult:
         """Leave the hour as it is; somebody else may be at work on it, forced to."""
@@ -271,7 +274,7 @@ class SealedHourRun:
         self.hand.recover()
         if committed is None:
             raise LakehouseError(f"{self.plan.hour} was never committed and cannot be skipped")
-        return self.result(committed)
+        return self._result(committed)
 
     def waits(self) -> bool:
         """Wait for another run that holds the hour; tell whether there was one."""
@@ -391,8 +394,37 @@ class SealedHourRun:
         with self.stages.timed("seal"):
             return table.seal(attempt.id, written, rows_read=rows_read, rejected=etl.rejected, left=etl.left)
 
-    def result(self, committed: Committed) -> HourResult:
+    def offer(self) -> None:
+        """Leave the commit to another run.
+
+        Raises:
+            CommitConflictError: another run has the hour.
+        """
+        self.lease.close()
+        self.offered = self.hand.attempt.id
+        self.hand.offer()
+
+    def take_back(self) -> None:
+        """Take the hour in hand again, if it is still there.
+
+        Raises:
+            TakenError: another run was faster.
+            SafetyError: it is being abandoned.
+        """
+        self.hand.resume()
+        self._waiting()
+
+    def ended(self, outcome: Committed | LakehouseError) -> HourResult | LakehouseError:
         """Say how the hour ended."""
+        table, hour = self.bench.spec.table, self.hand.hour
+        if isinstance(outcome, LakehouseError):
+            _emit_failed(table, hour, outcome)
+            return outcome
+        result = self._result(outcome)
+        events.emit("hour.finished", table, hour.key, result.attempt, result=result)
+        return result
+
+    def _result(self, committed: Committed) -> HourResult:
         return HourResult(
             hour=self.plan.hour,
             attempt=committed.attempt,

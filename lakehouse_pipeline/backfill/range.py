@@ -17,14 +17,21 @@ from dataclasses import dataclass, field, replace
 
 from pyspark.sql import SparkSession
 
+from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.close import is_free
 from lakehouse_pipeline.backfill.halt import Halt
 from lakehouse_pipeline.backfill.hour import Bench, HourResult, SealedHourRun, commit_hours, seal_hour
+from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings
-from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.errors import LakehouseError, TransientError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.ledger.leases import Renewal
 
 ENDS_WITHIN_S = 20.0  # workers that are to end; one that waits for a store that is away may take longer, and is left
 LOOK_EVERY_S = 0.5  # at deadlines, and at how long hours wait for their commit
+COMMITTER = "committer"  # the turn to commit
+ROUNDS = 10  # of commits in one turn, as long as other runs offer more
 MOST_AT_ONCE = 4  # hours in flight where nobody says: beyond that they wait for the same cores
 
 logger = logging.getLogger(__name__)
@@ -100,6 +107,8 @@ class _Range:
         at_work: workers that have an hour.
         sealed: hours that wait for their commit.
         sealed_at: when the first of them was sealed.
+        offered: sealed hours that another run commits.
+        looked_at: when it was looked at what became of those.
         ended: what workers give back.
     """
 
@@ -112,6 +121,8 @@ class _Range:
     at_work: list[_Worker] = field(default_factory=list)
     sealed: list[SealedHourRun] = field(default_factory=list)
     sealed_at: float = 0.0
+    offered: list[SealedHourRun] = field(default_factory=list)
+    looked_at: float = 0.0
     ended: "queue.SimpleQueue[tuple[_Worker, _Ended]]" = field(default_factory=queue.SimpleQueue)
 
     def run(self) -> None:
@@ -119,11 +130,12 @@ class _Range:
         try:
             for place in range(hours_in_flight(self.settings, len(self.waiting))):
                 self._begin(self.bench if place == 0 else replace(self.bench, session=_once(self.apart)))
-            while self.at_work or self.sealed:
+            while self.at_work or self.sealed or self.offered:
                 self._take()
                 self._look_at_deadlines()
                 if self._commit_is_due():
                     self._commit()
+                self._look_at_offered()
         except BaseException as error:
             self._end(error)
             raise
@@ -176,10 +188,77 @@ class _Range:
         return bool(self.sealed) and (is_last or len(self.sealed) >= every.hours or waited >= every.seconds)
 
     def _commit(self) -> None:
-        count = self.settings.commit_every.hours
-        runs, self.sealed = self.sealed[:count], self.sealed[count:]
-        for hour, outcome in commit_hours(runs).items():
-            self.heard(hour, outcome)
+        """Commit for all runs of the table, if it is this one's turn; else leave what is sealed to whose it is."""
+        table = (self.sealed or self.offered)[0].table
+        turn = table.ledger.turn(COMMITTER, self.bench.run_id)
+        try:
+            mine = turn.take(self.bench.is_over)
+        except LakehouseError as error:
+            logger.warning("%s is committed to without asking whose turn it is: %s", table.identifier, error)
+            mine = True  # rivals cost tries, and nothing else
+        if not mine:
+            self._offer()
+            return
+        with Renewal(turn.renew, lambda: None, f"{table.identifier}'s committer"):
+            self._take_back()
+            for _ in range(ROUNDS):
+                others = self._of_others(table)
+                if not self.sealed and not others:
+                    break
+                most = self.settings.commit_every.hours
+                runs, self.sealed = self.sealed[:most], self.sealed[most:]
+                for hour, outcome in commit_hours(runs, others).items():
+                    self.heard(hour, outcome)
+        turn.give_back()
+
+    def _of_others(self, table: HourlyTable) -> list[HourInHand]:
+        try:
+            return offered_by_others(table, self.bench.run_id)
+        except LakehouseError as error:
+            logger.warning("what other runs of %s have sealed waits: %s", table.identifier, error)
+            return []
+
+    def _offer(self) -> None:
+        for run in self.sealed:
+            try:
+                run.offer()
+                self.offered.append(run)
+            except LakehouseError as error:
+                self.heard(run.hand.hour, run.ended(error))
+        self.sealed = []
+
+    def _take_back(self) -> None:
+        """Take in hand again what nobody has committed yet."""
+        waiting, self.offered = self.offered, []
+        for run in waiting:
+            try:
+                run.hand.held.read()
+                if is_free(run.hand.held, self.bench.run_id, self.bench.is_over):
+                    run.take_back()
+                    self.sealed.append(run)
+                    continue
+            except LakehouseError:  # it is committed, or somebody was faster: the next look tells
+                pass
+            self.offered.append(run)
+
+    def _look_at_offered(self) -> None:
+        """Hear what became of what others commit; where they are gone, do it."""
+        if not self.offered or time.monotonic() - self.looked_at < LOOK_EVERY_S:
+            return
+        self.looked_at = time.monotonic()
+        waiting, self.offered = self.offered, []
+        for run in waiting:
+            try:
+                outcome = run.hand.became(run.offered)
+            except TransientError:
+                outcome = None
+            if outcome is None:
+                self.offered.append(run)
+            else:
+                self.heard(run.hand.hour, run.ended(outcome))
+        held = [run for run in self.offered if not is_free(run.hand.held, self.bench.run_id, self.bench.is_over)]
+        if len(held) < len(self.offered):
+            self._commit()
 
     def _end(self, error: BaseException) -> None:
         """End what is under way: open attempts are closed by their workers, sealed ones stay for the next run."""

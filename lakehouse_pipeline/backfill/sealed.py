@@ -6,12 +6,12 @@ needs neither Dagster nor an engine.
 
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from lakehouse_pipeline.backfill.attempts import HourInHand, commit_together
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
-from lakehouse_pipeline.errors import LakehouseError, SafetyError
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.leases import LEASE
@@ -88,6 +88,24 @@ def is_waiting(table: HourlyTable, is_over: RunIsOver) -> bool:
     """Tell whether `commit_sealed` would find something that no run is at work on; changes nothing."""
     hands = (hand for hand in _sealed(table, None) if hand.held.record.state != "aborting")
     return any(is_free(hand.held, "", is_over) for hand in hands)
+
+
+def offered_by_others(table: HourlyTable, run_id: str) -> list[HourInHand]:
+    """Take the sealed attempts in hand that other runs have offered to whoever commits.
+
+    Raises:
+        TransientError: the ledger could not be read.
+    """
+    taken = []
+    for marked in table.ledger.marked():
+        held = table.ledger.hour(marked.hour)
+        attempt = held.record.attempt
+        if attempt and attempt.id == marked.marker.attempt.id and attempt.offered and attempt.run_id != run_id:
+            hand = HourInHand(table, marked.hour, held, run_id)
+            with suppress(CommitConflictError, SafetyError):  # its run has it again
+                hand.resume()
+                taken.append(hand)
+    return taken
 
 
 def abandon_sealed(table: HourlyTable, is_over: RunIsOver, hour: HourWindow, *, dry_run: bool = False) -> SealedAttempt:

@@ -20,21 +20,17 @@ from pydantic import ValidationError
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import HourRecord, Marker
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.ledger.turns import Objects as TurnObjects
+from lakehouse_pipeline.ledger.turns import Turn
+from lakehouse_pipeline.object_store.objects import ObjectInfo, PreconditionFailedError
 
 FOLDER = "_lakehouse"
 _HOUR = "%Y-%m-%d-%H"
 _RECORD = re.compile(r"\d{4}-\d\d-\d\d-\d\d\.json")
 
 
-class Objects(Protocol):
+class Objects(TurnObjects, Protocol):
     """The verbs that the ledger needs of a store."""
-
-    def get(self, url: str) -> Content:
-        """Read an object whole; FileNotFoundError when there is none."""
-
-    def put(self, url: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
-        """Write an object whole; PreconditionFailedError when the condition does not hold."""
 
     def delete(self, location: str) -> None:
         """Remove an object; a missing one is fine."""
@@ -72,6 +68,10 @@ class Ledger:
     def hour(self, hour: HourWindow) -> "HourLedger":
         """Read the hour's record; one that does not exist yet is idle."""
         return HourLedger(self._objects, f"{self.folder}/hours/{hour.start:{_HOUR}}.json", hour)
+
+    def turn(self, name: str, run_id: str) -> Turn:
+        """Give a turn of the table, of which a run knows nothing yet."""
+        return Turn(self._objects, f"{self.folder}/{name}.json", run_id)
 
     def known(self) -> set[HourWindow]:
         """List the hours that have a record: all that were ever begun."""

@@ -101,6 +101,7 @@ class Attempt(_Model):
         layout: the table's location and the properties that shape keys, as they were then: with them, the buckets and
             the claims every file can be named without a listing.
         seal: set once the files are checked.
+        offered: sealed, and its run leaves the commit to whoever commits for the table now.
         bases: the snapshots that `main` had to stand on for the commits that were sent; None for no snapshot at all.
         snapshot_ids: the snapshots that those commits would make.
     """
@@ -117,6 +118,7 @@ class Attempt(_Model):
     remote: bool = False
     layout: Mapping[str, str] = {}
     seal: Seal | None = None
+    offered: bool = False
     bases: tuple[int | None, ...] = ()
     snapshot_ids: tuple[int, ...] = ()
 

@@ -288,7 +288,7 @@ def _check_results(
 def _failure(spec: TableSpec, failed: Mapping[HourWindow, Exception], error: Exception) -> dg.Failure:
     """Say errors in Dagster's words; only what another run may cure allows Dagster's retries."""
     hours_of: dict[str, list[str]] = {}
-    for hour, caught in failed.items():
+    for hour, caught in sorted(failed.items(), key=lambda item: item[0]):
         hours_of.setdefault(f"{type(caught).__name__}: {caught}", []).append(hour.key)
     lines = [f"{', '.join(hours)}: {said}" for said, hours in hours_of.items()]
     final = any(

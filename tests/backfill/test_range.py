@@ -1,18 +1,21 @@
 """Many hours in one process: each ends by itself, sealed ones share snapshots, and a stop leaves nothing open."""
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill.hour import HourResult
+from lakehouse_pipeline.backfill.hour import HourResult, commit_hours
 from lakehouse_pipeline.backfill.range import HourDeadlineError, hours_in_flight, run_range
+from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings, CommitEvery
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.engines.sessions import LazySession
@@ -174,8 +177,14 @@ def _holds_all(project: Project) -> None:
     assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
 
 
-def test_requests_are_counted_by_hour(project: Project, seaweed: SeaweedServer) -> None:
-    """What S3 was asked by hours that overlap, and by their commits, adds up to what it was asked at all."""
+def test_requests_are_counted_by_hour(
+    project: Project, seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What S3 was asked by hours that overlap, and by their commits, adds up to what it was asked at all.
+
+    The turn to commit is the table's, and no hour's.
+    """
+    monkeypatch.setattr("lakehouse_pipeline.backfill.range.offered_by_others", lambda *_: [])
     project.describe({"table": f"n{uuid.uuid4().hex[:8]}.events"})
     with FaultServer(seaweed.endpoint) as wire:
         catalog = seaweed.catalog_properties() | {"s3.endpoint": wire.endpoint}
@@ -184,7 +193,7 @@ def test_requests_are_counted_by_hour(project: Project, seaweed: SeaweedServer) 
         project.run(HOURS[0].key)  # makes the table
         began = len(wire.exchanges)
         ended = run(project, settings(at_once=3), HOURS[1:])
-        asked = len(wire.exchanges) - began
+        asked = sum("committer.json" not in each.path for each in wire.exchanges[began:])
     assert sum(each.requests.requests for each in ended.values() if isinstance(each, HourResult)) == asked
 
 
@@ -239,3 +248,108 @@ def test_hours_in_flight() -> None:
     assert hours_in_flight(settings(7), 456) == 7
     assert hours_in_flight(settings(7), 3) == 3
     assert 1 <= hours_in_flight(BackfillSettings(), 456) <= 4
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Many runs of one table
+# ---------------------------------------------------------------------------------------------------------------------
+
+RUNS, HOURS_EACH = 20, 3
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One of many runs, in a process of its own.
+
+    Attributes:
+        folder: the project's.
+        place: which hours are its.
+    """
+
+    folder: Path
+    place: int
+
+    @property
+    def counted(self) -> Path:
+        """Not used: nothing strikes it."""
+        return self.folder
+
+    def __call__(self) -> list[str]:
+        """Run its hours; gives what went wrong."""
+        session = LazySession("sail", "range")
+        project = Project(self.folder, session.get)
+        hours = DAYS[self.place * HOURS_EACH : (self.place + 1) * HOURS_EACH]
+        ended: Outcomes = {}
+        bench = project.bench(f"run {self.place}")
+        run_range(bench, hours, settings(at_once=1), ended.__setitem__, apart=session.apart)
+        session.close()
+        return [f"{hour}: {outcome!r}" for hour, outcome in ended.items() if isinstance(outcome, LakehouseError)]
+
+
+DAYS = hours_after(HourWindow.from_key("2013-01-01-00:00"), RUNS * HOURS_EACH)
+
+
+def test_twenty_runs_of_one_table(project: Project, seaweed: SeaweedServer) -> None:
+    """All their hours land, whoever commits them; no run hears of a conflict, and snapshots are shared."""
+    project.write("lakehouse.yaml", f"catalog: {json.dumps(seaweed.catalog_properties())}\nengine: sail\n")
+    project.describe({"table": f"n{uuid.uuid4().hex[:8]}.events", "end": "2013-02-01"})
+    for place, hour in enumerate(DAYS):
+        project.land(hour.key, [row(hour.key, place)])
+    spec = project.lakehouse.spec("events")
+    assert spec.source.columns
+    project.warehouse.create(spec, spec.source.columns)
+    with ExitStack() as running:
+        runs = [running.enter_context(Lone(Neighbour(project.folder, place))) for place in range(RUNS)]
+        assert [run.ended() for run in runs] == [[]] * RUNS
+    table = project.table.table
+    assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(DAYS)))
+    assert len(table.snapshots()) <= RUNS
+    assert strays(project.table) == set()
+
+
+def test_what_was_offered_is_taken_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the committer is gone, the run that offered its hours commits them itself, once the turn is free."""
+    land(project)
+    project.run(HOURS[0].key)
+    turn = project.table.ledger.turn("committer", "gone")
+    assert turn.take(lambda _run_id: False)
+    over: list[str] = []
+
+    def later() -> None:
+        time.sleep(3)
+        over.append("gone")
+
+    threading.Thread(target=later, daemon=True).start()
+    bench = replace(project.bench("here"), is_over=lambda run_id: run_id in over)
+    ended: Outcomes = {}
+    session = LazySession(project.lakehouse.engine, "range")
+    run_range(bench, HOURS, settings(), ended.__setitem__, apart=session.apart)
+    assert errors(ended) == {}
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+    assert strays(project.table) == set()
+
+
+def test_what_was_offered_is_committed_by_another(project: Project) -> None:
+    """A run that waits for a committer hears of its hours when that has committed them, without a commit of its own."""
+    land(project)
+    project.run(HOURS[0].key)
+    turn = project.table.ledger.turn("committer", "other")
+    assert turn.take(lambda _run_id: False)
+    committed: list[int] = []
+
+    def commit_offered() -> None:
+        while sum(committed) < len(HOURS) - 1:
+            time.sleep(0.2)
+            hands = offered_by_others(project.table, "other")
+            if hands:
+                committed.append(len(hands))
+                commit_hours([], hands)
+
+    other = threading.Thread(target=commit_offered, daemon=True)
+    other.start()
+    ended = run(project, settings())
+    other.join(30)
+    assert errors(ended) == {}
+    assert sum(committed) == len(HOURS) - 1
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+    assert strays(project.table) == set()
