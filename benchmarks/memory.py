@@ -40,11 +40,10 @@ def resident(root: int) -> dict[str, int]:
     return total
 
 
-def peak(folder: Path, case: str) -> dict[str, int]:
-    """Run one hour, and give the highest sums seen."""
-    command = [sys.executable, "-m", "benchmarks._ours", str(folder), _ours.table_of(case, "arrow"), "1"]
+def peak(*command: str, output: int = subprocess.DEVNULL) -> tuple[dict[str, int], str]:
+    """Run a process, and give the highest sums seen, and its output."""
     highest = {"java": 0, "python": 0, "all": 0}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, text=True) as process:
         ended = threading.Event()
 
         def watch() -> None:
@@ -57,11 +56,11 @@ def peak(folder: Path, case: str) -> dict[str, int]:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        code = process.wait()
+        said, _ = process.communicate()
         ended.set()
         watcher.join()
-    assert code == 0, "the hour failed"
-    return highest
+    assert process.returncode == 0, "the process failed"
+    return highest, said or ""
 
 
 def main() -> None:
@@ -73,7 +72,8 @@ def main() -> None:
             folder = FOLDER / name.replace(" ", "")
             _events.write_events(folder / "raw", rows=files * ROWS_A_FILE, files=files)
             _ours.write_project(folder)
-            highest = peak(folder, case)
+            table = _ours.table_of(case, "arrow")
+            highest, _ = peak(sys.executable, "-m", "benchmarks._ours", str(folder), table, "1")
             first = first or highest["all"]
             megabytes = (f"{highest[part] / 1e6:.0f}" for part in ("python", "java", "all"))
             print(f"| {case} | {name} | {' | '.join(megabytes)} | {highest['all'] / first:.2f} |", flush=True)

@@ -266,6 +266,24 @@ class Attempts(RuleBasedStateMachine):
                 for writer in ready:
                     self._forget(writer)
 
+    @precondition(lambda self: self._ready())
+    @rule(data=st.data(), taken=st.booleans(), strike=strikes)
+    def offer(self, data: st.DataObject, taken: bool, strike: Strike | None) -> None:  # noqa: FBT001
+        """Leave a commit to another run, which takes the hour with its lease going on; or take it back."""
+        writer = _one(data, self._ready())
+        hand = writer.hand
+        with self.weathered(strike, writer):
+            hand.offer()
+            self._forget(writer)  # it only looks what becomes of it
+            if taken:
+                hand = HourInHand(self.now, hand.hour, hand.table.ledger.hour(hand.hour), "committer")
+            elif hand.became(writer.attempt) is not None:
+                return
+            attempt = hand.held.record.attempt
+            if attempt and attempt.offered:
+                hand.resume()
+                self._working(Writer(hand, writer.attempt, writer.order))
+
     def _ready(self) -> list[Writer]:
         """Give a writer of each hour that has sealed its attempt; it may have lost the hour without knowing."""
         sealed = {"sealed", "committing"}
