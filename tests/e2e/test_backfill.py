@@ -1,0 +1,58 @@
+"""A backfill as a person asks for it: the real webserver, the real daemon, runs in processes of their own."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.hours import HourWindow
+from tests.e2e.page import dagster_dev
+from tests.iceberg.lake import hours_after
+from tests.projects import Project, row, strays
+
+ROOT = Path(__file__).parents[2]
+HOURS = hours_after(HourWindow.from_key("2013-01-01-00:00"), 48)
+BAD = [HOURS[place] for place in (4, 9, 10, 23, 30)]  # a line that is no JSON
+MISSING = [HOURS[place] for place in (17, 47)]  # no object
+WITHIN_S = 240.0
+ROWS = 3  # of an hour
+
+
+def land(project: Project, hours: Sequence[HourWindow]) -> None:
+    """Land rows whose ids tell their hour."""
+    for hour in hours:
+        place = HOURS.index(hour)
+        project.land(hour.key, [row(hour.key, ROWS * place + each) for each in range(ROWS)])
+
+
+@pytest.fixture
+def served(project: Project) -> Project:
+    """Give a project on Sail with the files that `dagster dev` needs, whose raw files have faults in seven hours."""
+    project.describe({"end": "2013-01-03"})
+    project.write("lakehouse.yaml", (project.folder / "lakehouse.yaml").read_text().replace("local[2]", "sail"))
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, project.folder)
+    land(project, [hour for hour in HOURS if hour not in MISSING])
+    for hour in BAD:
+        project.write(f"raw/{hour.start:%Y/%m/%d/%H}.jsonl", "{")
+    return project
+
+
+def test_a_backfill_of_48_hours(served: Project) -> None:
+    """Seven hours fail with their reasons and no other does; re-executing runs only those; the table is the source."""
+    with dagster_dev(served.folder) as page:
+        first = page.launch([hour.key for hour in HOURS])
+        assert page.ended(first, WITHIN_S) == {"targeted": 48, "inprogress": 0, "materialized": 41, "failed": 7}
+        status = CliRunner().invoke(main, ["status", "events", "-c", str(served.folder / "lakehouse.yaml")]).stdout
+        assert "41 committed · 7 failed" in status
+        assert "    5  DataError: file://" in status or "    7  DataError: " in status
+        land(served, [*BAD, *MISSING])
+        second = page.again(first)
+        assert page.ended(second, WITHIN_S) == {"targeted": 7, "inprogress": 0, "materialized": 7, "failed": 0}
+    for place, hour in enumerate(HOURS):
+        assert served.ids(hour.key) == [ROWS * place + each for each in range(ROWS)]
+    assert len(served.table.table.snapshots()) < len(HOURS)
+    assert strays(served.table) == set()
