@@ -244,13 +244,22 @@ def apply(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> N
 @click.argument("table")
 @click.argument("hours", metavar="RANGE")
 @click.option("--only-failed", is_flag=True, help="Only the hours that failed, were cancelled, or wait for a commit.")
+@click.option("--changed", is_flag=True, help="Only committed hours whose source has changed since.")
 @click.option("--force", is_flag=True, help="Run hours that are unchanged, too.")
 @click.option("--dry-run", is_flag=True, help="Say which hours would be run, and run none.")
 @config
 @as_json
 @_exits
 def backfill(  # a command's options
-    table: str, hours: str, config: Path | None, *, only_failed: bool, force: bool, dry_run: bool, as_json: bool
+    table: str,
+    hours: str,
+    config: Path | None,
+    *,
+    only_failed: bool,
+    changed: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
     """Run hours in this process, as runs of Dagster: `2013-01-01...2013-01-19`, a month, a day, an hour.
 
@@ -265,9 +274,15 @@ def backfill(  # a command's options
         raise ConfigurationError(
             f"{len(outside)} of {asked} lie outside of {table}'s start and end: {outside[0]} to {outside[-1]}"
         )
-    todo = before.of(UNFINISHED) if only_failed else list(asked)
+    todo, said = list(asked), ""
+    if only_failed or changed:
+        failed = before.of(UNFINISHED) if only_failed else []
+        since = _changed(lakehouse, table, asked) if changed else []
+        todo = sorted({*failed, *since})
+        named = [f"{len(failed)} failed or did not end"] * only_failed + [f"{len(since)} have changed"] * changed
+        said = f", of which {' and '.join(named)}"
     if not as_json:
-        click.echo(f"{asked}" + (f", of which {len(todo)} failed or did not end" if only_failed else ""))
+        click.echo(f"{asked}{said}")
     if dry_run or not todo:
         _say({"table": table, "hours": [hour.key for hour in todo]}, [hour.key for hour in todo], as_json=as_json)
         return 0
@@ -309,6 +324,15 @@ def _backfill(
     }
     _say(told, lines, as_json=as_json)
     return FAILED if ended.failed else 0
+
+
+def _changed(lakehouse: "Lakehouse", table: str, hours: "Sequence[HourWindow]") -> "list[HourWindow]":
+    from lakehouse_pipeline.backfill.late import changed_hours
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+    spec, warehouse = lakehouse.spec(table), Warehouse.open(lakehouse.catalog)
+    found = warehouse.find(spec)
+    return list(changed_hours(spec, found, warehouse.files, hours)) if found else []
 
 
 def _status(lakehouse: "Lakehouse", table: str, hours: "Sequence[HourWindow]") -> "TableStatus":

@@ -124,11 +124,16 @@ def plan_hour(
         state: what the table says; None while there is no table.
         force: run whatever is known.
     """
-    hourly = [join for join in spec.join if uses_hour(join.path)]
-    source = fingerprint([*inputs.source, *(item for join in hourly for item in inputs.joins[join.name])])
+    source = source_of(spec, inputs)
     recipe = recipe_of(spec, {join.name: inputs.joins[join.name] for join in spec.join if not uses_hour(join.path)})
     step, why = _step(record, state, source, recipe, force=force)
     return HourPlan(hour, inputs, source, recipe, step, why)
+
+
+def source_of(spec: TableSpec, inputs: HourInputs) -> str:
+    """Give the fingerprint of the hour's own objects."""
+    hourly = [join for join in spec.join if uses_hour(join.path)]
+    return fingerprint([*inputs.source, *(item for join in hourly for item in inputs.joins[join.name])])
 
 
 def _step(

@@ -31,6 +31,8 @@ _WRITTEN: dict[str, _Schema] = {  # keys whose models hold something else than w
     "sort": _TEXTS,
     "file_size": {**_TEXT, "default": "256MB"},
     "freshness": _TEXT,
+    "lag": _TEXT,
+    "late": _TEXT,
     "start": _TEXT,
     "end": _TEXT,
     "properties": {"type": "object", "additionalProperties": _TEXT},

@@ -32,8 +32,9 @@ _TABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)+"
 _OWNER = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+")  # what dagster takes
 _HOUR_OR_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-[0-9]{2}:[0-9]{2})?")
 _DAY_LENGTH = len("2013-01-01")
-_AGE = re.compile(r"([1-9][0-9]{0,3})([hd])")
-_AGES = {"h": "hours", "d": "days"}
+_AGE = re.compile(r"([1-9][0-9]{0,3})(min|h|d)")
+_AGES = {"min": "minutes", "h": "hours", "d": "days"}
+_NEVER = "never"
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([A-Z]+)", re.IGNORECASE)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -71,6 +72,8 @@ class TableSpec(SpecModel):
         key: columns that tell rows apart; may be empty.
         file_size: bytes, compressed, on storage.
         freshness: how old the newest hour may be before Dagster calls the table stale; None never does.
+        lag: how long after the end of an hour its scheduled run begins.
+        late: how far back the source is watched for files that landed after the hour was committed; None never.
         start: the first hour.
         end: the first hour that is no more; None goes on.
         accepts: what the transform may do in silence on engines that differ from Apache Spark; not part of the recipe:
@@ -96,6 +99,12 @@ class TableSpec(SpecModel):
     sort: tuple[SortField, ...] = Field(default=(), description="the columns that files are sorted by")
     file_size: int = Field(default=FILE_SIZE, description="bytes per file, such as 256MB")
     freshness: timedelta | None = Field(default=None, description="how old the newest hour may be, such as 3h")
+    lag: timedelta = Field(
+        default=timedelta(), description="how long after an hour its scheduled run begins, such as 15min"
+    )
+    late: timedelta | None = Field(
+        default=timedelta(hours=72), description="how far back late files are watched for, such as 72h, or never"
+    )
     start: HourWindow = Field(description="the first hour, such as 2013-01-01 or 2013-01-01-10:00")
     end: HourWindow | None = Field(default=None, description="the first hour that is no more")
     accepts: tuple[Literal["integer_overflow"], ...] = Field(
@@ -208,6 +217,13 @@ class TableSpec(SpecModel):
     @classmethod
     def _freshness_has_a_unit(cls, value: object) -> timedelta | None:
         return value if value is None or isinstance(value, timedelta) else read_age(value)
+
+    @field_validator("lag", "late", mode="before")
+    @classmethod
+    def _with_a_unit(cls, value: object, info: ValidationInfo) -> timedelta | None:
+        if value is None or isinstance(value, timedelta):
+            return value
+        return None if value == _NEVER and info.field_name == "late" else read_age(value)
 
     @field_validator("file_size", mode="before")
     @classmethod
@@ -330,7 +346,7 @@ def _read_size(value: object) -> int:
 
 
 def read_age(value: object) -> timedelta:
-    """Read a span of hours or days.
+    """Read a span of minutes, hours or days.
 
     Raises:
         ConfigurationError: it is none.
@@ -338,5 +354,5 @@ def read_age(value: object) -> timedelta:
     match = _AGE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         said = repr(value) if isinstance(value, str) else kind(value)
-        raise ConfigurationError(f"{said} is no age; write hours or days, such as 3h or 2d")
+        raise ConfigurationError(f"{said} is no age; write minutes, hours or days, such as 15min, 3h or 2d")
     return timedelta(**{_AGES[match[2]]: int(match[1])})

@@ -9,6 +9,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from datetime import UTC
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseEr
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
-from lakehouse_pipeline.orchestration.sensors import JOB, closing
+from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
 from lakehouse_pipeline.sources.listing import SourceObject
 
 if TYPE_CHECKING:
@@ -64,15 +65,12 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
     }
     closing_job, sensors = closing(lakehouse)
+    watching = (late_files(lakehouse, spec, jobs[spec.name]) for spec in lakehouse.specs)
     return dg.Definitions(
         assets=assets,
         jobs=[*jobs.values(), closing_job],
-        sensors=sensors,
-        schedules=[
-            dg.build_schedule_from_partitioned_job(jobs[spec.name], name=f"{spec.name}_hourly")
-            for spec in lakehouse.specs
-            if spec.end is None
-        ],
+        sensors=[*sensors, *filter(None, watching)],
+        schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
         # One process, one Spark session, for all hours of a run.
         executor=dg.in_process_executor,
@@ -95,6 +93,21 @@ def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     if problems:
         raise ConfigurationError("\n".join(problems))
     return assets
+
+
+def _hourly(spec: TableSpec, job: Any) -> dg.ScheduleDefinition:
+    """Run each hour once it is over, and as long again as the spec's `lag`."""
+    hours, minutes = divmod(int(spec.lag.total_seconds()) // 60, 60)
+
+    @dg.schedule(name=f"{spec.name}_hourly", cron_schedule=f"{minutes} * * * *", job=job, execution_timezone="UTC")
+    def hourly(context: dg.ScheduleEvaluationContext) -> Any:
+        over = context.scheduled_execution_time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        hour = HourWindow.from_ordinal(HourWindow(over).ordinal - 1 - hours)
+        if hour < spec.start:
+            return dg.SkipReason(f"{hour} is before the table's start")
+        return dg.RunRequest(run_key=hour.key, partition_key=hour.key)
+
+    return hourly
 
 
 def partitions_of(spec: TableSpec) -> dg.HourlyPartitionsDefinition:

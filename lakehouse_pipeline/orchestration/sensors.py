@@ -9,9 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse_pipeline.backfill.late import changed_hours, late_window
 from lakehouse_pipeline.backfill.leftovers import close_attempts, is_due
 from lakehouse_pipeline.backfill.sealed import commit_sealed, is_waiting
 from lakehouse_pipeline.config.lakehouse import Lakehouse
+from lakehouse_pipeline.config.paths import uses_hour
+from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
@@ -21,6 +24,8 @@ from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
 JOB = "close_attempts"
 ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 LOOK_EVERY_S = 600
+LATE_EVERY_S = 300
+LISTINGS = 200  # of a tick
 
 
 def closing(lakehouse: Lakehouse) -> tuple[dg.JobDefinition, Sequence[dg.SensorDefinition]]:
@@ -97,6 +102,42 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
         return dg.RunRequest(run_key=None)
 
     return leftovers
+
+
+def late_files(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.SensorDefinition | None:
+    """Make the sensor that watches a table's source for what landed after its hours were committed; None for never."""
+    if spec.late is None:
+        return None
+
+    @dg.sensor(
+        name=f"{spec.name}_late_files",
+        description=f"Runs committed hours of the last {spec.late} again whose source has changed.",
+        job=job,
+        minimum_interval_seconds=LATE_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def late(context: dg.SensorEvaluationContext) -> Any:
+        warehouse = Warehouse.open({**lakehouse.catalog, **IMPATIENT})
+        table, window = warehouse.find(spec), late_window(spec)
+        if table is None or window is None:
+            return dg.SkipReason("there is no committed hour to watch")
+        # The cursor goes round: a window of many hours takes several ticks.
+        first = int(context.cursor) if context.cursor else window.first.ordinal
+        begin = first if window.first.ordinal <= first <= window.last.ordinal else window.first.ordinal
+        listings = 1 + sum(uses_hour(join.path) for join in spec.join)
+        hours = list(window)[begin - window.first.ordinal :][: max(1, LISTINGS // listings)]
+        changed = changed_hours(spec, table, warehouse.files, hours)
+        requests = [
+            # One that was asked for is never asked for again: whatever became of it is on the page.
+            dg.RunRequest(run_key=f"late:{hour}:{fingerprint}", partition_key=hour.key)
+            for hour, fingerprint in changed.items()
+        ]
+        told = f"{len(hours)} hours from {hours[0]} on: their sources are as they were"
+        return dg.SensorResult(
+            run_requests=requests, cursor=str(hours[-1].ordinal + 1), skip_reason=None if requests else told
+        )
+
+    return late
 
 
 def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:

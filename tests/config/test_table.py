@@ -42,6 +42,8 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         "sort": (),
         "file_size": FILE_SIZE,
         "freshness": None,
+        "lag": timedelta(0),
+        "late": timedelta(hours=72),
         "start": {"start": HourWindow.from_key("2013-01-01-00:00").start},
         "end": None,
         "accepts": (),
@@ -91,6 +93,8 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         pytest.param({"file_size": "1.5gib"}, "file_size", 3 * 2**29, id="part of a GiB"),
         pytest.param({"freshness": "3h"}, "freshness", timedelta(hours=3), id="hours"),
         pytest.param({"freshness": "2d"}, "freshness", timedelta(days=2), id="days"),
+        pytest.param({"lag": "15min"}, "lag", timedelta(minutes=15), id="minutes"),
+        pytest.param({"late": "never"}, "late", None, id="never"),
         pytest.param({"file_size": "2000KB"}, "file_size", 2_000_000, id="KB"),
         pytest.param({"start": "2013-01-01-10:00"}, "start", HourWindow.from_key("2013-01-01-10:00"), id="hour"),
         pytest.param({"end": "2013-01-02"}, "end", HourWindow.from_key("2013-01-02-00:00"), id="day"),
@@ -112,6 +116,7 @@ _NO_PARTITION = (
     "is no partition field; write a column, identity(column), bucket(16, column), truncate(4, column), "
     "or year, month, day (column)"
 )
+_NO_AGE = "is no age; write minutes, hours or days, such as 15min, 3h or 2d"
 _NO_SIZE = "is no size; write a number and a unit, such as 256MB or 1GiB"
 _ONLY_PARQUET = "no other data files are written"
 _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
@@ -271,9 +276,9 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
         ),
         pytest.param({"file_size": "999KB"}, ["file_size: is out of bounds; write 1MB to 5GB"], id="small files"),
         pytest.param({"file_size": "5GiB"}, ["file_size: is out of bounds; write 1MB to 5GB"], id="large files"),
-        pytest.param(
-            {"freshness": "soon"}, ["freshness: 'soon' is no age; write hours or days, such as 3h or 2d"], id="no age"
-        ),
+        pytest.param({"freshness": "soon"}, [f"freshness: 'soon' {_NO_AGE}"], id="no age"),
+        pytest.param({"late": "72"}, [f"late: '72' {_NO_AGE}"], id="late without a unit"),
+        pytest.param({"lag": "never"}, [f"lag: 'never' {_NO_AGE}"], id="no lag"),
         pytest.param({"file_size": "256"}, [f"file_size: '256' {_NO_SIZE}"], id="no unit"),
         pytest.param({"file_size": "1TB"}, [f"file_size: '1TB' {_NO_SIZE}"], id="unknown unit"),
         pytest.param({"file_size": "[1MB]"}, [f"file_size: a list {_NO_SIZE}"], id="size of a list"),

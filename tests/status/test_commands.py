@@ -84,6 +84,17 @@ def test_only_what_failed_runs_again(landed: Project, history: dg.DagsterInstanc
     assert "(0 committed in 0 snapshots, 3 skipped)" in third.stdout
 
 
+def test_only_what_has_changed_runs_again(landed: Project) -> None:
+    """A file that landed late, in an hour of whatever age, is asked for by `--changed`."""
+    landed.land(NEXT, [row(NEXT, 1)])
+    assert command(landed, "backfill", "events", RANGE).exit_code == 0
+    landed.land(THIRD, [row(THIRD, 9)], name="-late.jsonl")
+    assert read(landed, "backfill", "events", RANGE, "--changed", "--dry-run")["hours"] == [THIRD]
+    told = command(landed, "backfill", "events", RANGE, "--changed")
+    assert told.stdout.splitlines()[0].endswith(", of which 1 have changed")
+    assert landed.ids() == [0, 1, 2, 9]
+
+
 def test_a_dry_run_runs_nothing(landed: Project) -> None:
     """It names the hours."""
     assert read(landed, "backfill", "events", RANGE, "--dry-run") == {"table": "events", "hours": [HOUR, NEXT, THIRD]}
