@@ -143,13 +143,19 @@ def test_views_are_the_hours_own(project: Project) -> None:
 
 @dataclass(frozen=True)
 class SailRun:
-    """A range on Sail, in a process of its own: one that runs Apache Spark cannot speak to another engine.
+    """A run on Sail, in a process of its own: one that runs Apache Spark cannot speak to another engine.
 
     Attributes:
         folder: the project's.
+        hours: that it runs.
+        at_once: hours in flight.
+        run_id: of the orchestrator.
     """
 
     folder: Path
+    hours: Sequence[HourWindow]
+    at_once: int
+    run_id: str = "run"
 
     @property
     def counted(self) -> Path:
@@ -159,15 +165,17 @@ class SailRun:
     def __call__(self) -> list[str]:
         """Run it; gives what went wrong."""
         session = LazySession("sail", "range")
-        ended = run(Project(self.folder, session.get), settings(at_once=4))
+        ended: Outcomes = {}
+        bench = Project(self.folder, session.get).bench(self.run_id)
+        run_range(bench, self.hours, settings(self.at_once), ended.__setitem__, apart=session.apart)
         session.close()
-        return [str(outcome) for outcome in ended.values() if isinstance(outcome, LakehouseError)]
+        return [f"{hour}: {outcome!r}" for hour, outcome in ended.items() if isinstance(outcome, LakehouseError)]
 
 
 def test_views_are_the_hours_own_on_sail(project: Project) -> None:
     """So over Spark Connect, where each hour in flight has a session of its own."""
     project.write("lakehouse.yaml", (project.folder / "lakehouse.yaml").read_text().replace("local[2]", "sail"))
-    with Lone(SailRun(with_views(project).folder)) as lone:
+    with Lone(SailRun(with_views(project).folder, HOURS, at_once=4)) as lone:
         assert lone.ended() == []
     _holds_all(project)
 
@@ -257,35 +265,6 @@ def test_hours_in_flight() -> None:
 RUNS, HOURS_EACH = 20, 3
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """One of many runs, in a process of its own.
-
-    Attributes:
-        folder: the project's.
-        place: which hours are its.
-    """
-
-    folder: Path
-    place: int
-
-    @property
-    def counted(self) -> Path:
-        """Not used: nothing strikes it."""
-        return self.folder
-
-    def __call__(self) -> list[str]:
-        """Run its hours; gives what went wrong."""
-        session = LazySession("sail", "range")
-        project = Project(self.folder, session.get)
-        hours = DAYS[self.place * HOURS_EACH : (self.place + 1) * HOURS_EACH]
-        ended: Outcomes = {}
-        bench = project.bench(f"run {self.place}")
-        run_range(bench, hours, settings(at_once=1), ended.__setitem__, apart=session.apart)
-        session.close()
-        return [f"{hour}: {outcome!r}" for hour, outcome in ended.items() if isinstance(outcome, LakehouseError)]
-
-
 DAYS = hours_after(HourWindow.from_key("2013-01-01-00:00"), RUNS * HOURS_EACH)
 
 
@@ -299,7 +278,9 @@ def test_twenty_runs_of_one_table(project: Project, seaweed: SeaweedServer) -> N
     assert spec.source.columns
     project.warehouse.create(spec, spec.source.columns)
     with ExitStack() as running:
-        runs = [running.enter_context(Lone(Neighbour(project.folder, place))) for place in range(RUNS)]
+        shares = [DAYS[place * HOURS_EACH :][:HOURS_EACH] for place in range(RUNS)]
+        work = [SailRun(project.folder, share, 1, f"run {place}") for place, share in enumerate(shares)]
+        runs = [running.enter_context(Lone(each)) for each in work]
         assert [run.ended() for run in runs] == [[]] * RUNS
     table = project.table.table
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(DAYS)))

@@ -14,6 +14,7 @@ from typing import Any
 
 from lakehouse_pipeline.demo.seaweed import free_ports
 from lakehouse_pipeline.demo.tether import tethered
+from tests.orchestration.runs import REEXECUTE
 
 STARTS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 20.0
@@ -22,15 +23,6 @@ LOOK_EVERY_S = 1.0
 LAUNCH = """
 mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
-"""
-REEXECUTE = """
-mutation($params: ReexecutionParams) {
-  reexecutePartitionBackfill(reexecutionParams: $params) {
     __typename
     ... on LaunchBackfillSuccess { backfillId }
     ... on PythonError { message }
@@ -72,7 +64,7 @@ class Page:
     def again(self, backfill: str) -> str:
         """Ask for what has failed, as "Re-execute from failure" does; gives the new backfill's id."""
         params = {"parentRunId": backfill, "strategy": "FROM_FAILURE"}
-        return self._begun(self.ask(REEXECUTE, params=params)["reexecutePartitionBackfill"])
+        return self._begun(self.ask(REEXECUTE, again=params)["reexecutePartitionBackfill"])
 
     def cancel(self, backfill: str) -> None:
         """Cancel a backfill."""

@@ -1,6 +1,5 @@
 """The skin: partition keys, per-hour events, failures, checks and what Dagster's page shows."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import cast
 
@@ -10,13 +9,6 @@ import pytest
 from lakehouse_pipeline.orchestration.assets import build_defs
 from tests.orchestration.runs import hours_materialized, is_stale, materializations, materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, parquet, row
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """Give a Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture

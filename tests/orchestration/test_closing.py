@@ -1,6 +1,5 @@
 """Runs that end without closing their attempts are followed by one that does; no engine starts for it."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +13,6 @@ from tests.projects import HOUR, NEXT, Project, row, strays
 
 class KilledError(BaseException):
     """What nothing catches: the process is gone."""
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """Give a Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture

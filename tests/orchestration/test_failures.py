@@ -1,6 +1,6 @@
 """What becomes of hours that fail: the others go on, Dagster learns which and why, and whether to try again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import dagster as dg
 import pyarrow as pa
@@ -11,13 +11,6 @@ from tests.orchestration.runs import hours_materialized, materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, parquet, row
 
 RANGE = {"dagster/asset_partition_range_start": HOUR, "dagster/asset_partition_range_end": THIRD}
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """Give a Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What lands late: the hours that it belongs to run again, once, and no other does."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -14,13 +13,6 @@ from tests.projects import HOUR, NEXT, THIRD, Project, row
 
 NOW = datetime(2013, 1, 2, 0, 20, tzinfo=UTC)
 EMPTY = "{path: raw/%Y/%m/%d/%H*.jsonl, columns: {at: timestamptz!, id: long!, size: double}, missing: empty}"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """Give a Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture

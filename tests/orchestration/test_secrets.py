@@ -1,7 +1,6 @@
 """What must not be seen is nowhere to be seen: not in Dagster's history, not in a log, not in Spark's settings."""
 
 import logging
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -12,13 +11,6 @@ from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from tests.orchestration.runs import hours_materialized, materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, json_lines, row, strays
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """Give a Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
-        yield made
 
 
 @pytest.fixture
