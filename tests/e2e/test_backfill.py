@@ -1,6 +1,7 @@
 """A backfill as a person asks for it: the real webserver, the real daemon, runs in processes of their own."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from lakehouse_pipeline.cli import main
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.status.picture import TableStatus, table_status
 from tests.e2e.page import dagster_dev
 from tests.iceberg.lake import hours_after
 from tests.projects import Project, row, strays
@@ -56,3 +58,49 @@ def test_a_backfill_of_48_hours(served: Project) -> None:
         assert served.ids(hour.key) == [ROWS * place + each for each in range(ROWS)]
     assert len(served.table.table.snapshots()) < len(HOURS)
     assert strays(served.table) == set()
+
+
+SLOW = """\
+import time
+from pathlib import Path
+
+def slowly(source):
+    if Path(__file__).with_name("slow").exists():
+        time.sleep(8)
+    return source
+"""
+
+
+def test_a_cancelled_backfill(served: Project) -> None:
+    """The page's Cancel ends the run: hours are committed, sealed or closed, and the next backfill does the rest."""
+    hours = HOURS[30:42]
+    land(served, HOURS)
+    served.write("tables/slow.py", SLOW)
+    flag = served.write("tables/slow", "")
+    columns = "{at: timestamptz!, id: long!, size: double}"
+    served.describe({"transform": "slow:slowly", "columns": columns, "accepts": "[integer_overflow]"})
+    settings = "backfill: {hours_in_flight: 2, commit_every: {hours: 2}}\n"
+    served.write("lakehouse.yaml", (served.folder / "lakehouse.yaml").read_text() + settings)
+    with dagster_dev(served.folder) as page:
+        first = page.launch([hour.key for hour in hours])
+        until = time.monotonic() + WITHIN_S
+        while len(_picture(served).of(frozenset({"committed"}))) < 2:
+            assert time.monotonic() < until, page.status(first)
+            time.sleep(0.5)
+        page.cancel(first)
+        page.ended(first, WITHIN_S)
+        states = _picture(served).counts
+        assert set(states) <= {"committed", "sealed", "cancelled", "not requested"}
+        assert 2 <= states["committed"] < len(hours)
+        there = [HOURS.index(hour) for hour in _picture(served).of(frozenset({"committed"}))]
+        assert served.ids() == [ROWS * place + each for place in there for each in range(ROWS)]
+        flag.unlink()
+        again = page.launch([hour.key for hour in hours])
+        assert page.ended(again, WITHIN_S)["materialized"] == len(hours)
+    assert served.ids() == [ROWS * HOURS.index(hour) + each for hour in hours for each in range(ROWS)]
+    assert strays(served.table) == set()
+
+
+def _picture(project: Project) -> TableStatus:
+    spec = project.lakehouse.spec("events")
+    return table_status(spec, project.warehouse.find(spec), HOURS)
