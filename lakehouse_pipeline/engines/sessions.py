@@ -77,7 +77,7 @@ def open_session(engine: str, name: str) -> SparkSession:
 def _set_up(session: SparkSession, kind: EngineKind) -> SparkSession:
     _swap_logger_class_alone()
     if kind == "sail":
-        # Ctrl-C ends its server, which is in this process: a client that tried again for ten minutes would be waited for.
+        # Ctrl-C ends its server, which is in this process: trying again, for ten minutes, would only be waited for.
         session.client.set_retry_policies([])
     for key, value in {**SETTINGS, KIND: kind}.items():
         session.conf.set(key, value)

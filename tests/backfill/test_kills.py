@@ -223,7 +223,8 @@ def test_what_a_late_writer_leaves_goes_with_the_second_pass(stored: Project) ->
         assert strays(stored.table) == set()
         first.go_on()
         first.killed()
-    assert len(strays(stored.table)) == 3
+    # One of the three may have been on its way as the process was stopped, and was removed with the others.
+    assert len(strays(stored.table)) in {2, 3}
     assert stored.ids() == IDS
     assert close_attempts(stored.table, lambda _run_id: True) == []  # it may be too early for others
     _is_held_once(stored, IDS)
