@@ -302,12 +302,15 @@ def _backfill(
         ended = run_job(lakehouse, table, todo, force=force)
     after = _status(lakehouse, table, todo)
     causes = group_causes((hour, *told) for hour, told in ended.failed.items())
-    snapshots = len({result.snapshot_id for result in ended.committed.values()})
+    snapshots = len({result.snapshot_id for result in ended.committed.values()} - {None})
+    missing = [hour for hour in todo if hour not in ended.finished and hour not in ended.failed]
     done = f"{table}: {len(ended.finished)} of {len(todo)} hours are there"
     done += f" ({len(ended.committed)} committed in {snapshots} snapshot{'s' * (snapshots != 1)}, "
     done += f"{len(ended.finished) - len(ended.committed)} skipped)"
     sealed = len(after.of(frozenset({"sealed"})))
     lines = [f"{done}, {len(ended.failed)} failed" if ended.failed else done, *cause_lines(causes)]
+    if missing:
+        lines += [f"  {len(missing)} hours were not come to: {'; '.join(ended.problems)}"]
     if ended.failed:
         lines += [f"  {sealed} of them are sealed: their ETL does not run again"] if sealed else []
         lines.append(
@@ -318,12 +321,14 @@ def _backfill(
         "table": table,
         "finished": [hour.key for hour in ended.finished],
         "failed": {hour.key: {"error": error, "message": said} for hour, (error, said) in ended.failed.items()},
+        "missing": [hour.key for hour in missing],
+        "problems": ended.problems,
         "sealed": [hour.key for hour in after.of(frozenset({"sealed"}))],
         "snapshots": snapshots,
         "runs": ended.runs,
     }
     _say(told, lines, as_json=as_json)
-    return FAILED if ended.failed else 0
+    return FAILED if ended.failed or missing else 0
 
 
 def _changed(lakehouse: "Lakehouse", table: str, hours: "Sequence[HourWindow]") -> "list[HourWindow]":

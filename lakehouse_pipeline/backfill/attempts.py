@@ -294,7 +294,7 @@ class HourInHand:
         """Let an earlier error, or a success, pass even where tidying up after it fails: markers tell what is left."""
         try:
             yield
-        except LakehouseError as error:
+        except (LakehouseError, OSError) as error:  # what was read may have been expired by somebody else
             logger.warning("%s: attempt %s is not tidied up yet: %s", self.hour, attempt.id, error)
 
 
@@ -322,6 +322,8 @@ def commit_together(hands: Sequence[HourInHand]) -> Mapping[HourWindow, Committe
         By hour, what it is now or why it is not: see `HourInHand.commit`.
     """
     of_hour = {hand.hour: hand for hand in hands}
+    if len(of_hour) < len(hands):
+        raise SafetyError("an hour is twice in one commit: one of its attempts was taken by another run meanwhile")
 
     def record(hours: Sequence[HourWindow], base: int | None, snapshot_id: int) -> None:
         def one(hour: HourWindow) -> CommitConflictError | None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pyspark.sql import SparkSession
@@ -25,8 +26,7 @@ from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.errors import LakehouseError, TransientError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import HourlyTable
-from lakehouse_pipeline.ledger.leases import Renewal
+from lakehouse_pipeline.ledger.leases import RENEW_EVERY, Renewal
 
 ENDS_WITHIN_S = 20.0  # workers that are to end; one that waits for a store that is away may take longer, and is left
 LOOK_EVERY_S = 0.5  # at deadlines, and at how long hours wait for their commit
@@ -202,26 +202,31 @@ class _Range:
         with Renewal(turn.renew, lambda: None, f"{table.identifier}'s committer"):
             self._take_back()
             for _ in range(ROUNDS):
-                others = self._of_others(table)
+                in_hand = {run.hand.hour for run in self.sealed}
+                others = offered_by_others(table, self.bench.run_id, self.bench.is_over, but=in_hand)
                 if not self.sealed and not others:
                     break
                 most = self.settings.commit_every.hours
                 runs, self.sealed = self.sealed[:most], self.sealed[most:]
-                for hour, outcome in commit_hours(runs, others).items():
+                for hour, outcome in self._outcomes(runs, others).items():
                     self.heard(hour, outcome)
         turn.give_back()
 
-    def _of_others(self, table: HourlyTable) -> list[HourInHand]:
+    def _outcomes(
+        self, runs: Sequence[SealedHourRun], others: Sequence[HourInHand]
+    ) -> dict[HourWindow, HourResult | LakehouseError]:
         try:
-            return offered_by_others(table, self.bench.run_id)
-        except LakehouseError as error:
-            logger.warning("what other runs of %s have sealed waits: %s", table.identifier, error)
-            return []
+            return commit_hours(runs, others)
+        except Exception as error:  # a fault of this software costs these hours, which stay sealed, and not the others
+            logger.exception("a commit of %d hours failed", len(runs) + len(others))
+            said = UnexpectedError(f"{type(error).__name__}: {error}")
+            return {run.hand.hour: run.ended(said) for run in runs}
 
     def _offer(self) -> None:
         for run in self.sealed:
             try:
-                run.offer()
+                with suppress(TransientError):  # it may be said nevertheless: the next look tells
+                    run.offer()
                 self.offered.append(run)
             except LakehouseError as error:
                 self.heard(run.hand.hour, run.ended(error))
@@ -252,13 +257,24 @@ class _Range:
                 outcome = run.hand.became(run.offered)
             except TransientError:
                 outcome = None
+            except LakehouseError as error:
+                outcome = error
             if outcome is None:
                 self.offered.append(run)
+                self._renew(run)
             else:
                 self.heard(run.hand.hour, run.ended(outcome))
         held = [run for run in self.offered if not is_free(run.hand.held, self.bench.run_id, self.bench.is_over)]
         if len(held) < len(self.offered):
             self._commit()
+
+    def _renew(self, run: SealedHourRun) -> None:
+        """Say that somebody waits for what was offered: else it is taken for what an ended run has left."""
+        held = run.hand.held
+        mine = held.record.attempt is not None and held.record.attempt.run_id == self.bench.run_id
+        if mine and held.age > RENEW_EVERY:
+            with suppress(LakehouseError):  # somebody has taken it just now
+                held.renew(run.offered, "waits for a committer")
 
     def _end(self, error: BaseException) -> None:
         """End what is under way: open attempts are closed by their workers, sealed ones stay for the next run."""
@@ -274,11 +290,19 @@ class _Range:
             self.at_work.remove(worker)
             if isinstance(ended, SealedHourRun):
                 self.sealed.append(ended)
-        for run in self.sealed:
-            run.lease.close()
-            run.hand.ends("cancelled", error)
+        # The store may be away, and a stop must not wait for it.
+        said = [threading.Thread(target=_stays_sealed, args=(run, error), daemon=True) for run in self.sealed]
+        for each in said:
+            each.start()
+        for each in said:
+            each.join(max(0.0, until - time.monotonic()))
         for worker in self.at_work:
             logger.warning("%s did not end within %.0f s; its lease will", worker.hour, ENDS_WITHIN_S)
+
+
+def _stays_sealed(run: SealedHourRun, error: BaseException) -> None:
+    run.lease.close()
+    run.hand.ends("cancelled", error)
 
 
 def _once(make: Callable[[], SparkSession]) -> Callable[[], SparkSession]:

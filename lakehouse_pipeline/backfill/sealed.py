@@ -4,18 +4,21 @@ An attempt that is sealed outlives its run. The hour's next run takes it to its 
 needs neither Dagster nor an engine.
 """
 
+import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from lakehouse_pipeline.backfill.attempts import HourInHand, commit_together
 from lakehouse_pipeline.backfill.close import RunIsOver, is_free
-from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
+from lakehouse_pipeline.errors import LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Committed
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 3  # files that an error names
 TOGETHER = 100  # attempts in a snapshot; each has a lease to renew meanwhile
@@ -74,10 +77,13 @@ def commit_sealed(
             ready.append(hand)
     for place in range(0, len(ready), TOGETHER):
         hands = ready[place : place + TOGETHER]
-        with ExitStack() as leases:
-            for hand in hands:
-                leases.enter_context(hand.renewing(lambda: "commit"))
-            outcomes = commit_together(hands)
+        try:
+            with ExitStack() as leases:
+                for hand in hands:
+                    leases.enter_context(hand.renewing(lambda: "commit"))
+                outcomes = commit_together(hands)
+        except Exception as error:  # noqa: BLE001  # what the batches before have committed is told, in any case
+            outcomes = {hand.hour: LakehouseError(f"{type(error).__name__}: {error}") for hand in hands}
         for each, outcome in outcomes.items():
             done = {"error": outcome} if isinstance(outcome, LakehouseError) else {"committed": outcome}
             told[each] = replace(told[each], **done)
@@ -86,25 +92,40 @@ def commit_sealed(
 
 def is_waiting(table: HourlyTable, is_over: RunIsOver) -> bool:
     """Tell whether `commit_sealed` would find something that no run is at work on; changes nothing."""
-    hands = (hand for hand in _sealed(table, None) if hand.held.record.state != "aborting")
-    return any(is_free(hand.held, "", is_over) for hand in hands)
+    return any(
+        hand.held.record.state != "aborting"
+        and (hand.attempt.seal is None or hand.attempt.seal.schema_id == table.schema_id)  # else it is refused
+        and is_free(hand.held, "", is_over)
+        for hand in _sealed(table, None)
+    )
 
 
-def offered_by_others(table: HourlyTable, run_id: str) -> list[HourInHand]:
+def offered_by_others(
+    table: HourlyTable, run_id: str, is_over: RunIsOver, *, but: Collection[HourWindow] = (), at_most: int = TOGETHER
+) -> list[HourInHand]:
     """Take the sealed attempts in hand that other runs have offered to whoever commits.
 
-    Raises:
-        TransientError: the ledger could not be read.
+    Those of runs that are known to have ended are left to the sensor's job, which reports them, too.
+
+    Args:
+        table: loaded now.
+        run_id: the caller's.
+        is_over: tells of a run's id whether the run is known to have ended.
+        but: hours that the caller has in hand itself.
+        at_most: how many.
     """
-    taken = []
-    for marked in table.ledger.marked():
-        held = table.ledger.hour(marked.hour)
-        attempt = held.record.attempt
-        if attempt and attempt.id == marked.marker.attempt.id and attempt.offered and attempt.run_id != run_id:
-            hand = HourInHand(table, marked.hour, held, run_id)
-            with suppress(CommitConflictError, SafetyError):  # its run has it again
-                hand.resume()
-                taken.append(hand)
+    taken: list[HourInHand] = []
+    try:
+        for hand in _sealed(table, None, run_id):
+            attempt = hand.attempt
+            if attempt.offered and attempt.run_id != run_id and hand.hour not in but and not is_over(attempt.run_id):
+                with suppress(LakehouseError):  # its run has it again, or the store did not answer
+                    hand.resume()
+                    taken.append(hand)
+            if len(taken) == at_most:
+                break
+    except LakehouseError as error:  # what was taken is committed, in any case
+        logger.warning("%s: what other runs offer is not known in full: %s", table.identifier, error)
     return taken
 
 
@@ -128,8 +149,8 @@ def abandon_sealed(table: HourlyTable, is_over: RunIsOver, hour: HourWindow, *, 
     return SealedAttempt(told.hour, told.attempt, told.rows, told.files, committed)
 
 
-def _sealed(table: HourlyTable, hour: HourWindow | None) -> Iterator[HourInHand]:
-    run_id = f"command-{uuid.uuid4().hex[:8]}"
+def _sealed(table: HourlyTable, hour: HourWindow | None, run_id: str = "") -> Iterator[HourInHand]:
+    run_id = run_id or f"command-{uuid.uuid4().hex[:8]}"
     for marked in table.ledger.marked(hour):
         held = table.ledger.hour(marked.hour)
         attempt = held.record.attempt

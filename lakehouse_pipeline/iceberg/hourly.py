@@ -19,7 +19,6 @@ from lakehouse_pipeline.errors import (
     CommitStateUnknownError,
     LakehouseError,
     SafetyError,
-    TransientError,
 )
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
@@ -246,7 +245,12 @@ class HourlyTable:
         """
         outcomes: dict[HourWindow, Replaced | LakehouseError] = {}
         for each in held:
-            if each.attempt.bases and (landed := self.landed(each.hour, each.attempt)) is not None:
+            try:
+                landed = self.landed(each.hour, each.attempt) if each.attempt.bases else None
+            except LakehouseError as error:
+                outcomes[each.hour] = error
+                continue
+            if landed is not None:
                 outcomes[each.hour] = Replaced(landed, 0, 0)
         waiting = [each for each in held if each.hour not in outcomes]
         places = count()
@@ -282,7 +286,7 @@ class HourlyTable:
             # It is one of them. Names are the first's alone so far.
             alone = [self._replace([each], before_send, places if each is first else count()) for each in held]
             return {hour: outcome for outcomes in alone for hour, outcome in outcomes.items()}
-        except (CommitStateUnknownError, TransientError) as error:
+        except LakehouseError as error:  # what was sent may have landed: each hour's next run finds out
             return dict.fromkeys(hours, error)
         return dict.fromkeys(hours, replaced)
 
@@ -297,6 +301,8 @@ class HourlyTable:
                 return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
         except LakehouseError as unseen:
             return unseen
+        except OSError as unseen:  # expired by somebody else while it was read
+            return CommitStateUnknownError(f"{error}; the table could not be read back ({unseen})")
         return error
 
     def _known_paths(self, hour: HourWindow) -> set[str]:

@@ -4,7 +4,9 @@ Held by lease like an hour (`hours`, `leases`), and like there nothing that is r
 that they have the turn lose time, not data.
 """
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
@@ -47,6 +49,8 @@ class Turn:
         self._objects, self._url, self._run_id = objects, url, run_id
         self._record = TurnRecord()
         self._etag: str | None = None
+        self._lock = threading.Lock()  # the holder, and the renewal
+        self._given_back = False
 
     def take(self, is_over: Callable[[str], bool]) -> bool:
         """Take the turn, if it is free: nobody's, this run's, of a run that has ended, or not renewed for a lease.
@@ -66,20 +70,21 @@ class Turn:
         return True
 
     def renew(self) -> bool:
-        """Keep the turn.
+        """Keep the turn; False once it was given back.
 
         Raises:
             CommitConflictError: another run has it.
         """
-        self._write(self._run_id)
-        return True
+        with self._lock:
+            if not self._given_back:
+                self._write(self._run_id)
+            return not self._given_back
 
     def give_back(self) -> None:
         """Let the next have it; a turn that was lost is left alone."""
-        try:
+        with self._lock, suppress(CommitConflictError, TransientError):  # else its lease will end
+            self._given_back = True
             self._write("")
-        except (CommitConflictError, TransientError):
-            return  # its lease will end
 
     def _read(self) -> timedelta:
         self._record, self._etag = TurnRecord(), None

@@ -30,11 +30,13 @@ class Ended:
         finished: those that are there now.
         failed: the class of the error, and what it said.
         runs: Dagster's ids.
+        problems: of runs that ended before all of their hours had.
     """
 
     finished: "dict[HourWindow, HourResult]" = field(default_factory=dict)
     failed: dict[HourWindow, tuple[str, str]] = field(default_factory=dict)
     runs: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def committed(self) -> "dict[HourWindow, HourResult]":
@@ -86,6 +88,8 @@ def run_job(
                 ended.runs.append(result.run_id)
                 if not result.success and len(ended.finished) + len(ended.failed) == told:
                     raise LakehouseError(_said(result))
+                if any(hour not in ended.finished and hour not in ended.failed for hour in each):
+                    ended.problems.append(_said(result))
     finally:
         session.close()
     return ended

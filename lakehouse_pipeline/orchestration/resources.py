@@ -1,5 +1,6 @@
 """What Dagster gives to bodies of assets and ops: a Spark session that starts when needed, what it knows of runs."""
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,8 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.engines.sessions import LazySession
+
+logger = logging.getLogger(__name__)
 
 
 # How long loading the definitions, or a tick, waits for a store: seconds, not the minutes that an hour's run is given.
@@ -27,7 +30,11 @@ class RunLog:
 
     def is_over(self, run_id: str) -> bool:
         """Tell whether a run is known to have ended; of other instances' runs and of commands nothing is known."""
-        run = self._instance.get_run_by_id(run_id)
+        try:
+            run = self._instance.get_run_by_id(run_id)
+        except Exception as error:  # noqa: BLE001  # Dagster's storage is away: nothing is known, and leases tell
+            logger.warning("Dagster does not say whether run %s has ended: %s: %s", run_id, type(error).__name__, error)
+            return False
         return run is not None and run.is_finished
 
 
