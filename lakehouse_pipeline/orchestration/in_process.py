@@ -96,10 +96,17 @@ def run_job(
 
 
 def _said(result: dg.ExecuteInProcessResult) -> str:
+    """Say what a run failed with, in as few words as Dagster has."""
     for event in result.all_events:
-        if event.is_step_failure and (failure := event.step_failure_data.user_failure_data):
-            return failure.description or str(event.message)
-    return f"run {result.run_id} failed before its first hour; Dagster's page tells why"
+        if event.is_step_failure:
+            failure, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+            if failure and failure.description:
+                return failure.description
+            while error and error.cause:
+                error = error.cause
+            if error:
+                return error.message.strip()
+    return f"run {result.run_id} failed; Dagster's page tells why"
 
 
 @contextmanager

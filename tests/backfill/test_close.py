@@ -6,14 +6,16 @@ from datetime import timedelta
 import pytest
 from pyiceberg.table import Table
 
-from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError
+from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError, commit_together
 from lakehouse_pipeline.backfill.close import close
 from lakehouse_pipeline.backfill.leftovers import close_attempts
-from lakehouse_pipeline.errors import SafetyError, TransientError
+from lakehouse_pipeline.backfill.sealed import offered_by_others
+from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg.tables import open_catalog
-from lakehouse_pipeline.ledger.records import Attempt, Marker
+from lakehouse_pipeline.ledger import turns
+from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from tests.backfill.hands import new_attempt
+from tests.backfill.hands import new_attempt, sealed
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake
 
 
@@ -172,3 +174,54 @@ def test_a_sealed_attempt_is_not_closed_with_its_run(lake: Lake) -> None:
     hand.close(KeyboardInterrupt())
     record = lake.now.ledger.hour(TEN).record
     assert (record.state, record.outcome and record.outcome.kind) == ("sealed", "cancelled")
+
+
+def test_an_hour_is_not_twice_in_a_commit(lake: Lake) -> None:
+    """A run that slept past its lease may hold what it took from another run's offer: nothing is sent."""
+    stale = sealed(lake, TEN, [1])
+    stale.offer()
+    assert offered_by_others(lake.now, "other", lambda _run_id: True) == []  # the sensor's, which reports it
+    assert offered_by_others(lake.now, "other", lambda _run_id: False, but={TEN}) == []
+    (taken,) = offered_by_others(lake.now, "other", lambda _run_id: False)
+    before = lake.now.head
+    with pytest.raises(SafetyError, match="twice in one commit"):
+        commit_together([stale, taken])
+    assert lake.now.head == before
+    assert not isinstance(commit_together([taken])[TEN], Exception)
+    assert lake.rows() == {TEN.key: [1]}
+
+
+def test_what_is_offered_is_said_by_its_record(lake: Lake) -> None:
+    """Until another run has made something of it, its own has nothing to say; then it hears what."""
+    waiting, other = sealed(lake, TEN, [1]), sealed(lake, ELEVEN, [2])
+    for hand in (waiting, other):
+        hand.offer()
+    mine, its = waiting.attempt.id, other.attempt.id
+    assert waiting.became(mine) is None
+    hands = offered_by_others(lake.now, "committer", lambda _run_id: False)
+    assert waiting.became(mine) is None
+    commit_together([hand for hand in hands if hand.hour == TEN])
+    assert next(hand for hand in hands if hand.hour == ELEVEN).abandon("not wanted") is None
+    committed = waiting.became(mine)
+    assert isinstance(committed, Committed)
+    assert committed.attempt == mine
+    assert isinstance(other.became(its), CommitConflictError)
+
+
+def test_one_turn_at_a_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is free for whoever asks first, again once it is given back, once its run has ended, or after a lease."""
+    ledger = lake.now.ledger
+    first, second = ledger.turn("committer", "first"), ledger.turn("committer", "second")
+    assert first.take(lambda _run_id: False)
+    assert not second.take(lambda _run_id: False)
+    assert first.renew()
+    assert second.take(lambda run_id: run_id == "first")
+    with pytest.raises(CommitConflictError):
+        first.renew()
+    first.give_back()  # which it has no more
+    assert not ledger.turn("committer", "third").take(lambda _run_id: False)
+    second.give_back()
+    assert not second.renew()
+    assert ledger.turn("committer", "third").take(lambda _run_id: False)
+    monkeypatch.setattr(turns, "LEASE", timedelta(seconds=-1))
+    assert ledger.turn("committer", "fourth").take(lambda _run_id: False)
