@@ -25,8 +25,9 @@ ROOT = Path(__file__).parents[1]
 # A JVM of the tests does little for a short time: the second compiler and G1's threads would take the tests' cores.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
-# What their tests share starts once in a process, and costs more than they do: every engine, and the JVM's Iceberg.
-COSTLY = ("tests/conformance/", "tests/oracle/")
+# What their tests share starts once in a process, and costs more than they do: every engine, and the JVM's Iceberg. The
+# few that wait for Dagster's daemon go with them: files of few tests come last, and these would be waited for alone.
+COSTLY = ("tests/conformance/", "tests/e2e/", "tests/oracle/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
