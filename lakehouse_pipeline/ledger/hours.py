@@ -17,19 +17,19 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
+from lakehouse_pipeline.errors import SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import HourRecord, Marker
-from lakehouse_pipeline.ledger.turns import Objects as TurnObjects
 from lakehouse_pipeline.ledger.turns import Turn
-from lakehouse_pipeline.object_store.objects import ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.ledger.versioned import Objects, Versioned
+from lakehouse_pipeline.object_store.objects import ObjectInfo
 
 FOLDER = "_lakehouse"
 _HOUR = "%Y-%m-%d-%H"
 _RECORD = re.compile(r"\d{4}-\d\d-\d\d-\d\d\.json")
 
 
-class Objects(TurnObjects, Protocol):
+class Folder(Objects, Protocol):
     """The verbs that the ledger needs of a store."""
 
     def delete(self, location: str) -> None:
@@ -60,7 +60,7 @@ class MarkedAttempt:
 class Ledger:
     """The hour records of one table."""
 
-    def __init__(self, objects: Objects, table_location: str, table_uuid: str) -> None:
+    def __init__(self, objects: Folder, table_location: str, table_uuid: str) -> None:
         """Look at the ledger of the table at `table_location`; nothing is read yet."""
         self._objects = objects
         self.folder = f"{table_location.rstrip('/')}/{FOLDER}/{table_uuid}"
@@ -124,14 +124,8 @@ class Ledger:
         return f"{self.folder}/open/{hour.start:{_HOUR}}/{attempt}.json"
 
 
-class HourLedger:
-    """One hour's record, as this process knows it; every write is a compare-and-swap against that knowledge.
-
-    Attributes:
-        url: where the record is.
-        record: as it was last read or written here.
-        age: since anybody last wrote it, by the store's clock, at the moment it was read.
-    """
+class HourLedger(Versioned[HourRecord]):
+    """One hour's record, as this process knows it."""
 
     def __init__(self, objects: Objects, url: str, hour: HourWindow) -> None:
         """Read the record at `url`.
@@ -139,34 +133,17 @@ class HourLedger:
         Raises:
             SafetyError: the object is no record of this version of the software.
         """
-        self._objects = objects
+        gone = f"another run took {hour} over, or its record {url} was removed meanwhile"
+        super().__init__(
+            objects,
+            url,
+            HourRecord(hour=hour.key),
+            what="hour record",
+            removed="the hour then runs again",
+            lost=f"{gone}; this run leaves the hour to it",
+        )
         self._lock = threading.Lock()  # the holder's work, and the renewal of its lease
-        self._hour = hour
-        self._unknown: bytes | None = None  # what was written last, if it is not known whether it is there
-        self.url = url
         self.read()
-
-    def read(self) -> HourRecord:
-        """Read the record anew.
-
-        Raises:
-            SafetyError: as above.
-        """
-        self._etag: str | None = None
-        self.record, self.age = HourRecord(hour=self._hour.key), timedelta(0)
-        try:
-            content = self._objects.get(self.url)
-        except FileNotFoundError:
-            return self.record
-        try:
-            self.record = HourRecord.model_validate_json(content.body)
-        except ValidationError as error:
-            raise SafetyError(
-                f"{self.url} is no hour record that this version can read ({error.error_count()} problems). "
-                "Removing the object is safe: the hour then runs again."
-            ) from None
-        self._etag, self.age = content.info.etag, content.answered - content.info.modified
-        return self.record
 
     def advance(self, **changes: object) -> HourRecord:
         """Write the record with `changes`, if nobody else has written it since this process read it.
@@ -188,38 +165,3 @@ class HourLedger:
                 return False
             self._write({"stage": stage})
             return True
-
-    def _write(self, changes: dict[str, object]) -> HourRecord:
-        changed = self.record.model_copy(update={**changes, "version": self.record.version + 1})
-        body = changed.model_dump_json(indent=1).encode()
-        try:
-            if self._etag is None:
-                info = self._objects.put(self.url, body, if_absent=True)
-            else:
-                info = self._objects.put(self.url, body, if_match=self._etag)
-        except TransientError:
-            self._unknown = body
-            raise
-        except (PreconditionFailedError, FileNotFoundError):
-            if self._was_mine():
-                return self._write(changes)
-            raise CommitConflictError(
-                f"another run took {self.record.hour} over, or its record {self.url} was removed meanwhile; "
-                "this run leaves the hour to it"
-            ) from None
-        self.record, self._etag, self.age, self._unknown = changed, info.etag, timedelta(0), None
-        return changed
-
-    def _was_mine(self) -> bool:
-        """Tell whether the record is what this process wrote before without an answer, and go on from there."""
-        if self._unknown is None:
-            return False
-        unknown, self._unknown = self._unknown, None
-        try:
-            content = self._objects.get(self.url)
-        except FileNotFoundError:
-            return False
-        if content.body != unknown:
-            return False
-        self.record, self._etag = HourRecord.model_validate_json(unknown), content.info.etag
-        return True

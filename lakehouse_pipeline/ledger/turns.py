@@ -7,24 +7,12 @@ that they have the turn lose time, not data.
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
-from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
+from lakehouse_pipeline.errors import CommitConflictError, TransientError
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, PreconditionFailedError
-
-
-class Objects(Protocol):
-    """The verbs that a turn needs of a store."""
-
-    def get(self, url: str) -> Content:
-        """Read an object whole; FileNotFoundError when there is none."""
-
-    def put(self, url: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
-        """Write an object whole; PreconditionFailedError when the condition does not hold."""
+from lakehouse_pipeline.ledger.versioned import Objects, Versioned
 
 
 class TurnRecord(BaseModel):
@@ -41,14 +29,14 @@ class TurnRecord(BaseModel):
     run_id: str = ""
 
 
-class Turn:
+class Turn(Versioned[TurnRecord]):
     """One turn of a table, as one run knows it."""
 
     def __init__(self, objects: Objects, url: str, run_id: str) -> None:
         """Look at the record at `url` when it is needed."""
-        self._objects, self._url, self._run_id = objects, url, run_id
-        self._record = TurnRecord()
-        self._etag: str | None = None
+        lost = f"another run has taken the turn of {url}"
+        super().__init__(objects, url, TurnRecord(), what="turn", removed="whoever asks next has it", lost=lost)
+        self._run_id = run_id
         self._lock = threading.Lock()  # the holder, and the renewal
         self._given_back = False
 
@@ -59,12 +47,11 @@ class Turn:
             SafetyError: the object is no record of this version of the software.
             TransientError: the store did not answer.
         """
-        age = self._read()
-        holder = self._record.run_id
-        if holder not in {"", self._run_id} and age <= LEASE and not is_over(holder):
+        holder = self.read().run_id
+        if holder not in {"", self._run_id} and self.age <= LEASE and not is_over(holder):
             return False
         try:
-            self._write(self._run_id)
+            self._write({"run_id": self._run_id})
         except CommitConflictError:
             return False
         return True
@@ -77,36 +64,11 @@ class Turn:
         """
         with self._lock:
             if not self._given_back:
-                self._write(self._run_id)
+                self._write({"run_id": self._run_id})
             return not self._given_back
 
     def give_back(self) -> None:
         """Let the next have it; a turn that was lost is left alone."""
         with self._lock, suppress(CommitConflictError, TransientError):  # else its lease will end
             self._given_back = True
-            self._write("")
-
-    def _read(self) -> timedelta:
-        self._record, self._etag = TurnRecord(), None
-        try:
-            content = self._objects.get(self._url)
-        except FileNotFoundError:
-            return timedelta(0)
-        try:
-            self._record = TurnRecord.model_validate_json(content.body)
-        except ValidationError:
-            raise SafetyError(f"{self._url} is no record that this version can read; removing it is safe") from None
-        self._etag = content.info.etag
-        return content.answered - content.info.modified
-
-    def _write(self, run_id: str) -> None:
-        record = TurnRecord(version=self._record.version + 1, run_id=run_id)
-        body = record.model_dump_json().encode()
-        try:
-            if self._etag is None:
-                info = self._objects.put(self._url, body, if_absent=True)
-            else:
-                info = self._objects.put(self._url, body, if_match=self._etag)
-        except (PreconditionFailedError, FileNotFoundError):
-            raise CommitConflictError(f"another run has taken the turn of {self._url}") from None
-        self._record, self._etag = record, info.etag
+            self._write({"run_id": ""})

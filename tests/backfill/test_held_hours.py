@@ -11,6 +11,7 @@ from signal import SIGKILL
 import pytest
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.halt import Halt
 from lakehouse_pipeline.backfill.hour import run_hour
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.errors import CommitConflictError
@@ -95,14 +96,14 @@ def test_a_held_hour_is_waited_for(
     attempt = local.record().attempt
     looked: list[float] = []
 
-    def look_again(seconds: float) -> None:
+    def look_again(halt: Halt, seconds: float) -> None:
         looked.append(seconds)
         if len(looked) == 3:
             holder.stops_waiting()
-        time_sleep(seconds)
+        wait(halt, seconds)
 
-    time_sleep = time.sleep
-    monkeypatch.setattr("lakehouse_pipeline.backfill.hour.time.sleep", look_again)
+    wait = Halt.wait
+    monkeypatch.setattr(Halt, "wait", look_again)
     with caplog.at_level(logging.WARNING, "lakehouse_pipeline.backfill.hour"):
         result = run_hour(local.bench("second"), WINDOW)
     first = holder.ended()
