@@ -310,7 +310,8 @@ def _backfill(
     sealed = len(after.of(frozenset({"sealed"})))
     lines = [f"{done}, {len(ended.failed)} failed" if ended.failed else done, *cause_lines(causes)]
     if missing:
-        lines += [f"  {len(missing)} hours were not come to: {'; '.join(ended.problems)}"]
+        hours_ = f"{len(missing)} hour{'s' * (len(missing) != 1)}"
+        lines.append(f"  {hours_} did not come to an end: {'; '.join(ended.problems)}")
     if ended.failed:
         lines += [f"  {sealed} of them are sealed: their ETL does not run again"] if sealed else []
         lines.append(

@@ -193,12 +193,13 @@ def _failing(bench: Bench, hour: HourWindow) -> Iterator[None]:
         with suppress(LakehouseError):  # the first error is the one to hear of
             if table := bench.warehouse.find(bench.spec):
                 note_failure(table, hour, bench.run_id, error)
-        _emit_failed(bench.spec.table, hour, error)
+        _emit_ended(bench.spec.table, hour, error)
         raise
 
 
-def _emit_failed(table: str, hour: HourWindow, error: BaseException) -> None:
-    events.emit("hour.failed", table, hour.key, error=type(error).__name__, message=str(error))
+def _emit_ended(table: str, hour: HourWindow, error: BaseException) -> None:
+    name = "hour.failed" if isinstance(error, Exception) else "hour.cancelled"
+    events.emit(name, table, hour.key, error=type(error).__name__, message=str(error))
 
 
 def _sealed(
@@ -418,7 +419,7 @@ class SealedHourRun:
         """Say how the hour ended."""
         table, hour = self.bench.spec.table, self.hand.hour
         if isinstance(outcome, LakehouseError):
-            _emit_failed(table, hour, outcome)
+            _emit_ended(table, hour, outcome)
             return outcome
         result = self._result(outcome)
         events.emit("hour.finished", table, hour.key, result.attempt, result=result)

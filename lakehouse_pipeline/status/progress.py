@@ -20,7 +20,7 @@ class Progress:
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._at_work: dict[str, str] = {}
-        self._done = self._failed = self._sealed = self._requests = self._throttles = 0
+        self._done = self._failed = self._requests = self._throttles = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -42,7 +42,7 @@ class Progress:
                 self._at_work[event.hour] = "writing"
             elif event.name == "attempt.sealed":
                 self._at_work[event.hour] = "sealed"
-            elif event.name in {"hour.finished", "hour.failed"}:
+            elif event.name in {"hour.finished", "hour.failed", "hour.cancelled"}:
                 self._at_work.pop(event.hour, None)
                 self._done += event.name == "hour.finished"
                 self._failed += event.name == "hour.failed"

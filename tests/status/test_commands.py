@@ -149,7 +149,7 @@ def test_a_run_that_dies_midway_is_no_success(landed: Project, monkeypatch: pyte
     landed.write("lakehouse.yaml", (landed.folder / "lakehouse.yaml").read_text() + settings)
     died = command(landed, "backfill", "events", RANGE)
     assert died.exit_code == 1
-    assert "hours were not come to" in died.stdout
+    assert "1 hour did not come to an end: " in died.stdout
     assert "Dagster's storage is gone" in died.stdout
 
 
