@@ -24,6 +24,7 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
 from lakehouse_pipeline.sources.listing import SourceObject
@@ -132,7 +133,7 @@ def code_versions(lakehouse: Lakehouse) -> dict[str, str]:
         except LakehouseError as error:
             away = isinstance(error, TransientError)
             logger.warning("%s: its dimensions do not count for its code version: %s", spec.name, error)
-        versions[spec.name] = recipe_of(spec, dimensions)[:16]
+        versions[spec.name] = recipe_of(spec, dimensions)[:VERSION]
     return versions
 
 
@@ -180,8 +181,8 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
                 failed[hour] = outcome
                 context.log.error("%s failed: %s", told, outcome)
             else:
-                context.log_event(_materialization(context.asset_key, outcome, code_version))
-                context.log.info("%s %s", told, _line(outcome))
+                context.log_event(of_result(spec.name, outcome, code_version))
+                context.log.info("%s %s", told, line_of(outcome))
 
         run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
         yield from _check_results(spec, failed, len(hours))
@@ -228,56 +229,6 @@ def _definition_metadata(spec: TableSpec) -> dict[str, Any]:
         "dagster/column_schema": dg.TableSchema(columns),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references),
     }
-
-
-def _materialization(key: dg.AssetKey, result: "HourResult", code_version: str) -> dg.AssetMaterialization:
-    """Report an hour. Skipped hours are reported, too: a backfill counts what was materialized."""
-    seal = result.seal
-    metadata: dict[str, Any] = {
-        "dagster/row_count": seal.rows,
-        "dagster/size_bytes": seal.bytes,
-        "files": seal.files,
-        "rejected_rows": seal.rejected,
-        **({} if seal.left is None else {"rows_left_to_other_hours": seal.left}),
-        "step": result.step,
-        "why": result.why,
-        "attempt": result.attempt,
-        "dagster/uri": result.location,
-        **{f"{stage}_seconds": dg.MetadataValue.float(seconds) for stage, seconds in result.seconds.items()},
-        **_requests(result),
-    }
-    if seal.rows_read is not None:
-        metadata["rows_read"] = seal.rows_read
-    if result.snapshot_id is not None:
-        metadata["snapshot_id"] = str(result.snapshot_id)  # 63 bits: a number would lose its last digits in the page
-    if result.sample_keys:
-        metadata["sample_keys"] = dg.MetadataValue.md("\n".join(f"- `{path}`" for path in result.sample_keys))
-    return dg.AssetMaterialization(
-        asset_key=key,
-        partition=result.hour.key,
-        metadata=metadata,
-        tags={"dagster/code_version": code_version, "dagster/data_version": seal.digest},
-    )
-
-
-def _requests(result: "HourResult") -> dict[str, Any]:
-    """Tell what S3 was asked, and how it answered; nothing where the hour lies on a disk."""
-    sent = result.requests
-    if not sent.requests:
-        return {}
-    return {
-        "s3_requests": sent.requests,
-        "s3_retries": sent.retries,
-        "s3_throttles": sent.throttles,
-        "s3_wait_seconds": dg.MetadataValue.float(round(sent.rate_wait_s + sent.retry_wait_s, 3)),
-    }
-
-
-def _line(result: "HourResult") -> str:
-    seal = result.seal
-    if result.step == "skip":
-        return f"skipped: {result.why}"
-    return f"committed: {seal.rows} rows, {seal.files} files, {seal.bytes} bytes, {result.seconds}"
 
 
 def _check_results(

@@ -110,10 +110,8 @@ def table_status(spec: TableSpec, table: HourlyTable | None, hours: Sequence[Hou
 
 
 def hours_of(spec: TableSpec) -> HourRange:
-    """Give all hours of a table: from its start to its end, or to the last one that is over."""
-    now = HourWindow(datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
-    end = min(spec.end, now) if spec.end else now
-    return HourRange(spec.start, HourWindow.from_ordinal(max(spec.start.ordinal, end.ordinal - 1)))
+    """Give all hours of a table: from its start to its end, or to the last one that is over; its first in any case."""
+    return spec.hours_over(datetime.now(UTC)) or HourRange(spec.start, spec.start)
 
 
 def is_inside(spec: TableSpec, hour: HourWindow) -> bool:

@@ -33,7 +33,7 @@ def status_lines(status: TableStatus) -> list[str]:
     lines += cause_lines(_causes(status))
     if unfinished := status.of(UNFINISHED):
         first, last = status.hours[0].hour, status.hours[-1].hour
-        lines.append(f"Next: lakehouse backfill {status.name} {range_text([first, last])} --only-failed")
+        lines.append(f"Next: lakehouse backfill {status.name} {range_text(first, last)} --only-failed")
         lines.append(f"Why:  lakehouse why {status.name} {unfinished[0]}")
     return lines
 
@@ -129,9 +129,8 @@ def hour_json(told: HourStatus) -> dict[str, Any]:
     return {**vars(told), "hour": told.hour.key, "age": round(told.age.total_seconds(), 3)}
 
 
-def range_text(hours: Sequence[HourWindow]) -> str:
-    """Write a range as commands take it, from the first of the hours to the last."""
-    first, last = hours[0], hours[-1]
+def range_text(first: HourWindow, last: HourWindow) -> str:
+    """Write a range as commands take it."""
     if first == last:
         return first.key
     if (first.start.hour, last.start.hour) == (0, 23):

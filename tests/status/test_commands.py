@@ -14,12 +14,12 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.halt import Halt, HaltedError
 from lakehouse_pipeline.backfill.hour import HourResult, seal_hour
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit as commit_loop
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.orchestration import assets
+from lakehouse_pipeline.orchestration import assets, reports
 from lakehouse_pipeline.retry import RetryPolicy
 from lakehouse_pipeline.status import picture
 from tests.backfill.hands import new_attempt
@@ -135,15 +135,15 @@ def test_a_run_that_fails_as_a_whole_says_so(landed: Project) -> None:
 
 def test_a_run_that_dies_midway_is_no_success(landed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours that it did not come to are counted, and why; the exit code says failed."""
-    report, told = assets._materialization, list[str]()
+    report, told = reports.of_result, list[str]()
 
-    def dies(key: dg.AssetKey, result: HourResult, code_version: str) -> dg.AssetMaterialization:
+    def dies(key: str, result: HourResult, code_version: str) -> dg.AssetMaterialization:
         if told:
             raise RuntimeError("Dagster's storage is gone")
         told.append(result.hour.key)
         return report(key, result, code_version)
 
-    monkeypatch.setattr(assets, "_materialization", dies)
+    monkeypatch.setattr(assets, "of_result", dies)
     landed.land(NEXT, [row(NEXT, 1)])
     settings = "backfill: {hours_in_flight: 1, commit_every: {hours: 1}}\n"
     landed.write("lakehouse.yaml", (landed.folder / "lakehouse.yaml").read_text() + settings)
