@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
@@ -82,7 +82,7 @@ class HourInHand:
         marker = Marker(hour=self.hour.key, attempt=opened)
         self.table.ledger.mark(marker)
         try:
-            self._take(epoch=epoch, state="open", attempt=opened, stage="opened", outcome=None)
+            self._take(epoch=epoch, state="open", attempt=opened, stage="opened", idle_s=0, outcome=None)
         except TakenError:
             with self._told(opened):
                 # Nothing was written by this run, but whoever takes it for a stray may be fencing it right now.
@@ -217,15 +217,21 @@ class HourInHand:
             marker = Marker(hour=self.hour.key, attempt=attempt, closed=True, sealed=sealed, epoch=epoch)
             close(self.table, marker)
 
-    def renewing(self, stage: Callable[[], str], lost: Callable[[], object] = lambda: None) -> Renewal:
+    def renewing(
+        self,
+        stage: Callable[[], str],
+        lost: Callable[[], object] = lambda: None,
+        idle: Callable[[], timedelta] = timedelta,
+    ) -> Renewal:
         """Renew the lease for as long as the block runs.
 
         Args:
             stage: tells what the run is at.
             lost: ends it where the lease is lost.
+            idle: tells for how long it has not got on.
         """
         attempt, what = self.attempt.id, f"{self.table.identifier} {self.hour}"
-        return Renewal(lambda: self.held.renew(attempt, stage()), lost, what)
+        return Renewal(lambda: self.held.renew(attempt, stage(), idle()), lost, what)
 
     def ends(self, kind: Ended, error: BaseException | None) -> None:
         """Say how the run ended, and leave its attempt as it is."""

@@ -81,10 +81,11 @@ def backfill(  # a command's options
 def _run(lakehouse: "Lakehouse", table: str, todo: "list[HourWindow]", *, force: bool) -> "Ended":
     from lakehouse_pipeline import events
     from lakehouse_pipeline.orchestration.in_process import run_job
-    from lakehouse_pipeline.status.progress import Progress
+    from lakehouse_pipeline.status.progress import SAID_EVERY_S, Every, Progress
 
-    progress = Progress(len(todo), lambda line: click.echo(line, err=True))
-    with progress, events.subscribed(progress.heard), quiet():
+    progress = Progress(lakehouse.spec(table).table, len(todo))
+    line = Every(SAID_EVERY_S, lambda: click.echo(progress.line, err=True), "status line")
+    with line, events.subscribed(progress.heard), quiet():
         return run_job(lakehouse, table, todo, force=force)
 
 
@@ -141,16 +142,16 @@ def status(table: str | None, hours: str | None, config: Path | None, *, watch: 
     """Say which hours are in what state."""
     from lakehouse_pipeline.hours import parse_range
     from lakehouse_pipeline.iceberg.hourly import Warehouse
-    from lakehouse_pipeline.status.picture import hours_of, table_status
+    from lakehouse_pipeline.status.picture import TableWatch, hours_of
     from lakehouse_pipeline.status.text import as_json as picture
     from lakehouse_pipeline.status.text import status_lines
 
     lakehouse = load(config)
     asked = parse_range(hours) if hours else None
     specs = [lakehouse.spec(table)] if table else lakehouse.specs
-    warehouse = Warehouse.open(lakehouse.catalog)
+    warehouse, watches = Warehouse.open(lakehouse.catalog), {spec.name: TableWatch(spec) for spec in specs}
     while True:
-        found = [table_status(spec, warehouse.find(spec), asked or hours_of(spec)) for spec in specs]
+        found = [watches[spec.name].look(warehouse.find(spec), asked or hours_of(spec)) for spec in specs]
         lines = [line for each in found for line in status_lines(each)]
         if watch and not as_json:
             click.clear()
@@ -178,6 +179,26 @@ def why(table: str, hour: str, config: Path | None, *, as_json: bool) -> None:
     found = Warehouse.open(lakehouse.catalog).find(spec)
     (told,) = table_status(spec, found, [HourWindow.from_key(hour)]).hours
     say(hour_json(told), why_lines(table, told), as_json=as_json)
+
+
+@click.command()
+@click.argument("table")
+@config
+@as_json
+@exits
+def health(table: str, config: Path | None, *, as_json: bool) -> int:
+    """Hold a table against the thresholds of lakehouse.yaml's `health`."""
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.status.health import examine, finding_json, finding_line
+
+    lakehouse = load(config)
+    spec = lakehouse.spec(table)
+    status, findings = examine(spec, lakehouse.health, Warehouse.open(lakehouse.catalog).find(spec))
+    broken = [each for each in findings if not each.passed]
+    said = f"{len(broken)} of {len(findings)} checks are broken" if broken else f"{len(findings)} checks hold"
+    told = {"table": table, "as_of": status.as_of.isoformat(), "checks": [finding_json(each) for each in findings]}
+    say(told, [f"{table}: {said}", *map(finding_line, findings)], as_json=as_json)
+    return FAILED if broken else 0
 
 
 @click.command()

@@ -234,7 +234,7 @@ class TableSpec(SpecModel):
     @field_validator("file_size", mode="before")
     @classmethod
     def _bytes(cls, value: object) -> int:
-        size = value if isinstance(value, int) else _read_size(value)
+        size = value if isinstance(value, int) else read_size(value)
         if not MIN_FILE_SIZE <= size <= MAX_FILE_SIZE:
             raise ConfigurationError("is out of bounds; write 1MB to 5GB")
         return size
@@ -342,7 +342,12 @@ def _sort_field(value: object) -> SortField:
     return SortField(column=value)
 
 
-def _read_size(value: object) -> int:
+def read_size(value: object) -> int:
+    """Read a size in bytes.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:

@@ -68,6 +68,8 @@ class Seal(_Model):
         schema_id: its schema then.
         spec_id: its partition spec then.
         sort_order_id: the order that the files hold; 0 where unsorted.
+        requests: sent to S3 up to the seal.
+        throttles: requests that S3 answered with 503 SlowDown or its kin.
     """
 
     manifests: tuple[SealedManifest, ...]
@@ -82,6 +84,8 @@ class Seal(_Model):
     schema_id: int
     spec_id: int
     sort_order_id: int
+    requests: int = 0
+    throttles: int = 0
 
 
 class Attempt(_Model):
@@ -176,6 +180,7 @@ class HourRecord(_Model):
             may be on its way) · aborting (it shall not land any more, and whether it has is being found out).
         attempt: the one under way.
         stage: what its holder was doing at the last renewal of the lease.
+        idle_s: for how many seconds that had not got on, then.
         committed: the last that landed.
         outcome: of the last run.
     """
@@ -186,6 +191,7 @@ class HourRecord(_Model):
     state: Literal["idle", "open", "sealed", "committing", "aborting"] = "idle"
     attempt: Attempt | None = None
     stage: str = ""
+    idle_s: int = 0
     committed: Committed | None = None
     outcome: Outcome | None = None
 

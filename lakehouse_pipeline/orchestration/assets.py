@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.checks import CheckFailedError, checks_of
 from lakehouse_pipeline.backfill.plan import dimensions_of, recipe_of
 from lakehouse_pipeline.config.backfill import BackfillSettings
@@ -24,10 +25,12 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, health_asset, health_name, health_sensor
 from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
 from lakehouse_pipeline.sources.listing import SourceObject
+from lakehouse_pipeline.status.progress import SAID_EVERY_S, Every, Progress
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.backfill.hour import HourResult
@@ -61,6 +64,7 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         # Backfill policies and code references; whoever loads definitions can do nothing about it.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = _assets(lakehouse)
+        health = [health_asset(lakehouse, spec, _group(spec)) for spec in lakehouse.specs]
     jobs = {
         spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
@@ -68,9 +72,9 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
     closing_job, sensors = closing(lakehouse)
     watching = (late_files(lakehouse, spec, jobs[spec.name]) for spec in lakehouse.specs)
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *health],
         jobs=[*jobs.values(), closing_job],
-        sensors=[*sensors, *filter(None, watching)],
+        sensors=[*sensors, *filter(None, watching), *(health_sensor(lakehouse, spec) for spec in lakehouse.specs)],
         schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
         # One process, one Spark session, for all hours of a run.
@@ -81,10 +85,15 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
 def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     versions = code_versions(lakehouse)
     jobs = {f"{spec.name}_job": spec for spec in lakehouse.specs}
+    healths = {health_name(spec): spec for spec in lakehouse.specs}
     assets, problems = [], []
     for spec in lakehouse.specs:
         if spec.name == JOB:
             problems.append(f"{spec.file}: is called as the job that closes attempts; rename it")
+        if spec.name in healths:
+            problems.append(
+                f"{spec.file}: is called as the health of {healths[spec.name].file.name}; rename one of them"
+            )
         if spec.name in jobs:
             problems.append(f"{spec.file}: is called as the job of {jobs[spec.name].file.name}; rename one of them")
         try:
@@ -150,7 +159,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         kinds=_kinds(lakehouse, spec),
         owners=list(spec.owners),
         freshness_policy=dg.FreshnessPolicy.time_window(spec.freshness) if spec.freshness else None,
-        group_name=re.sub(r"\W", "_", spec.table.rpartition(".")[0]),
+        group_name=_group(spec),
         metadata=_definition_metadata(spec),
         pool=f"lakehouse_{spec.name}",  # limits the writers of a table where somebody sets its limit
         check_specs=[
@@ -184,12 +193,25 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
                 context.log_event(of_result(spec.name, outcome, code_version))
                 context.log.info("%s %s", told, line_of(outcome))
 
-        run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
+        progress = Progress(spec.table, len(hours))
+        health = HealthReport(lakehouse, spec, warehouse, progress)
+        with (
+            events.subscribed(progress.heard),
+            Every(SAID_EVERY_S, lambda: context.log.info(progress.line), "status line"),
+            Every(LOOK_EVERY_S, lambda: health.to(context), health_name(spec)) as reports,
+        ):
+            run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
+            if len(hours) > 1:
+                reports.now()
         yield from _check_results(spec, failed, len(hours))
         if failed:
             raise _failure(spec, failed, next(iter(failed.values())))
 
     return asset
+
+
+def _group(spec: TableSpec) -> str:
+    return re.sub(r"\W", "_", spec.table.rpartition(".")[0])
 
 
 def _policy(settings: BackfillSettings) -> dg.BackfillPolicy:
