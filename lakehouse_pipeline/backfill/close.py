@@ -50,7 +50,7 @@ def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: S
         TransientError: the store did not answer; its marker stays, and the next call goes on.
     """
     # Commits that were not sent, or did not land, may have left files: an earlier holder's, or ours that failed.
-    again = epoch > attempt.epoch or len(attempt.bases) > 1
+    again = epoch > attempt.preparing or len(attempt.bases) > 1
     marker = Marker(hour=hour.key, attempt=attempt, closed=True, landed=True, sealed=again, epoch=epoch)
     if attempt.remote:
         table.ledger.mark(marker)

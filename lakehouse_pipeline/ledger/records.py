@@ -106,6 +106,7 @@ class Attempt(_Model):
             the claims every file can be named without a listing.
         seal: set once the files are checked.
         offered: sealed, and its run leaves the commit to whoever commits for the table now.
+        unprepared: the last epoch of which it is known that neither its holder nor any before has prepared a commit.
         bases: the snapshots that `main` had to stand on for the commits that were sent; None for no snapshot at all.
         snapshot_ids: the snapshots that those commits would make.
     """
@@ -123,8 +124,14 @@ class Attempt(_Model):
     layout: Mapping[str, str] = {}
     seal: Seal | None = None
     offered: bool = False
+    unprepared: int = -1
     bases: tuple[int | None, ...] = ()
     snapshot_ids: tuple[int, ...] = ()
+
+    @property
+    def preparing(self) -> int:
+        """The first epoch whose holder may have prepared a commit, and have left files of it."""
+        return max(self.epoch, self.unprepared + 1)
 
     def sent(self, base: int | None, snapshot_id: int) -> "Attempt":
         """Give the attempt with one more commit that is about to be sent."""

@@ -15,6 +15,7 @@ from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger import turns
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.objects import ObjectInfo
 from tests.backfill.hands import new_attempt, sealed
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake
 
@@ -255,3 +256,26 @@ def test_files_of_the_table_are_no_orphans(lake: Lake) -> None:
     lake.now.ledger.mark(marker)
     hand.held.advance(committed=None)
     assert find_orphans(lake.now) == Orphans(attempts=1)
+
+
+@pytest.mark.parametrize(("tried", "most"), [(False, 5), (True, 200)])
+def test_an_offered_hour_is_tidied_up_with_few_requests(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, *, tried: bool, most: int
+) -> None:
+    """Who offers it has prepared no commit, so that none is looked for; unless it tried one before."""
+    hand = sealed(lake, TEN, [1, 2])
+    hand.prepared = tried
+    hand.offer()
+    (offered,) = offered_by_others(lake.now, "committer", lambda _run_id: False)
+    asked = list[str]()
+    head = LakehouseFileIO.head
+
+    def counted(files: LakehouseFileIO, url: str) -> ObjectInfo | None:
+        asked.append(url)
+        return head(files, url)
+
+    monkeypatch.setattr(LakehouseFileIO, "head", counted)
+    assert isinstance(commit_together([offered])[TEN], Committed)
+    assert len(asked) <= most
+    assert (len(asked) > 50) == tried
+    assert lake.rows() == {TEN.key: [1, 2]}
