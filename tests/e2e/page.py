@@ -56,9 +56,9 @@ class Page:
         """Speak to the server at `url`."""
         self.url = url
 
-    def launch(self, hours: Sequence[str]) -> str:
+    def launch(self, hours: Sequence[str], table: str = "events") -> str:
         """Ask for a backfill, as "Materialize" does; gives its id."""
-        params = {"assetSelection": [{"path": ["events"]}], "partitionNames": list(hours), "fromFailure": False}
+        params = {"assetSelection": [{"path": [table]}], "partitionNames": list(hours), "fromFailure": False}
         return self._begun(self.ask(LAUNCH, params=params)["launchPartitionBackfill"])
 
     def again(self, backfill: str) -> str:
