@@ -20,18 +20,18 @@ def picture_markdown(status: TableStatus) -> str:
 
 
 def _causes(status: TableStatus) -> str:
-    rows = [
-        f"| {len(hours)} | {error} | {_cell(message)} | {hours_text(hours)} |"
+    # No table: a long address in it would leave no room for the hours.
+    return "\n".join(
+        f"- **{len(hours)}** {error}: {_line(message)}  \n  {hours_text(hours)}"
         for (error, message), hours in causes_of(status).items()
-    ]
-    return "\n".join(["| hours | error | the first of them said | |", "|--:|:--|:--|:--|", *rows]) if rows else ""
+    )
 
 
 def _findings(findings: Sequence[Finding]) -> str:
-    rows = [f"| {'ok' if each.passed else '**broken**'} | {each.check} | {_cell(each.said)} |" for each in findings]
+    rows = [f"| {'ok' if each.passed else '**broken**'} | {each.check} | {each.said} |" for each in findings]
     return "\n".join(["| | check | |", "|:--|:--|:--|", *rows]) if rows else ""
 
 
-def _cell(text: str) -> str:
-    """Write text as a cell of a table: in one line, and without what would end the cell."""
-    return " ".join(text[:MOST_MESSAGE].split()).replace("|", "\\|")
+def _line(text: str) -> str:
+    """Write text in one line, as code: so that nothing in it is taken for Markdown."""
+    return f"`{' '.join(text[:MOST_MESSAGE].split()).replace('`', chr(39))}`"

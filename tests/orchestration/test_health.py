@@ -49,7 +49,7 @@ def test_a_run_reports_how_it_ended(landed: Project, instance: dg.DagsterInstanc
     drawn = base64.b64decode(told["hours"].value.partition("base64,")[2].partition(")")[0])
     assert drawn.startswith(b"\x89PNG")
     assert len(drawn) <= MOST_BYTES
-    assert "| 1 | DataError |" in told["hours"].value
+    assert "- **1** DataError: `" in told["hours"].value
     assert checks(instance) == {
         "failed_hours": False,
         "stalled_hours": True,

@@ -171,13 +171,13 @@ def test_the_heat_map_shows_each_hour_in_its_colour() -> None:
 
 
 def test_markdown_has_all_of_it(project: Project) -> None:
-    """The picture, causes and findings; text that would break a table does not."""
-    failed = replace(hours("failed")[0], error="DataError", message="line 1:\n a | b")
+    """The picture, causes and findings; text is not taken for Markdown."""
+    failed = replace(hours("failed")[0], error="DataError", message="line 1:\n a `b` <c>")
     status = picture(failed)
     text = status_markdown(status, list(found(project, status).values()))
     drawn, causes, findings = text.split("\n\n")
     assert base64.b64decode(drawn.partition("base64,")[2][:-1]) == heat_map(status)
-    assert causes.splitlines()[-1] == r"| 1 | DataError | line 1: a \| b | 2013-01-01-00:00 |"
+    assert causes == "- **1** DataError: `line 1: a 'b' <c>`  \n  2013-01-01-00:00"
     assert findings.splitlines()[2] == "| **broken** | failed_hours | 1, at most 0: 2013-01-01-00:00 |"
 
 
