@@ -15,9 +15,9 @@ demo: setup-demo ## backfill the example flights into Iceberg on an S3 server of
 dev: setup-demo ## the same lakehouse in Dagster's UI
 	@$(RUN) .venv/bin/lakehouse dev $(ARGS)
 
-# In two processes, each with its own Spark and servers; ARGS="-n 0" is one.
+# In three processes, each with its own Spark and servers, of which one mostly waits; ARGS="-n 0" is one.
 test: setup-dev ## all tests
-	@$(RUN) .venv/bin/pytest -q -n 2 $(ARGS)
+	@$(RUN) .venv/bin/pytest -q -n 3 $(ARGS)
 
 check: setup-dev ## lint, format, types, layers, and what no file here may name
 	.venv/bin/ruff check

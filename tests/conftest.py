@@ -1,6 +1,7 @@
 """What all tests share: servers and a Spark session, started once per test run and only if a test asks for them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,9 +27,10 @@ ROOT = Path(__file__).parents[1]
 # A JVM of the tests does little for a short time: the second compiler and G1's threads would take the tests' cores.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
-# What their tests share starts once in a process, and costs more than they do: every engine, and the JVM's Iceberg. The
-# few that wait for Dagster's daemon go with them: files of few tests come last, and these would be waited for alone.
-COSTLY = ("tests/conformance/", "tests/e2e/", "tests/oracle/")
+# Groups of which all files go to one process, the first to begin with. The first wait for Dagster's daemon, and not for a
+# core; what tests of the second share starts once in a process, and costs more than they do: every engine, and the JVM's
+# Iceberg.
+TOGETHER = {"waiting": ("tests/e2e/",), "costly": ("tests/conformance/", "tests/oracle/")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,16 +41,34 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JAVA_TOOL_OPTIONS", JAVA_OPTIONS)
 
 
+def group_of(nodeid: str) -> str:
+    """Name the group that a test runs with: its file, unless it is of those that go together."""
+    return next((name for name, folders in TOGETHER.items() if nodeid.startswith(folders)), nodeid.partition("::")[0])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the processes of `pytest -n`, begin with what is long: else it is waited for at the end."""
+    if hasattr(config, "workerinput"):
+        first, tests = list(TOGETHER), Counter(group_of(item.nodeid) for item in items)
+
+        def rank(item: pytest.Item) -> tuple[int, int, str]:
+            group = group_of(item.nodeid)
+            return (first.index(group) if group in first else len(first), -tests[group], group)
+
+        items.sort(key=rank)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadFileScheduling":
-    """Give each file to one of the processes of `pytest -n`, and all of the costly folders to the same one."""
+    """Give each group to one of the processes, in the order of the tests."""
     from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415  # xdist is there, or this is not called
 
-    class ByFile(LoadFileScheduling):  # type: ignore[misc]  # untyped
+    class ByGroup(LoadFileScheduling):  # type: ignore[misc]  # untyped
         def _split_scope(self, nodeid: str) -> str:
-            return "costly" if nodeid.startswith(COSTLY) else str(super()._split_scope(nodeid))
+            return group_of(nodeid)
 
-    return ByFile(config, log)
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.pulse import Pulse
 from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.engines.capabilities import capabilities
 from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.preflight import check_tasks
@@ -37,7 +38,7 @@ from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.ledger.leases import LEASE, Renewal
+from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Seal, new_attempt_id
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounter, RequestCounts, counting
 
@@ -234,9 +235,11 @@ def _planned(
 ) -> "SealedHourRun":
     spec, warehouse = bench.spec, bench.warehouse
     halt.check()
+    declared = spec.target_columns
+    # Before anything can fail, where it can be made: the table's ledger is where failures are kept.
+    table = _table_of(bench, lambda: declared) if declared else None
     inputs = observe_inputs(spec, warehouse.files, hour)
-    with bench.creating:
-        table = warehouse.table(spec) or warehouse.create(spec, new_columns(spec, warehouse.files, inputs.source))
+    table = table or _table_of(bench, lambda: new_columns(spec, warehouse.files, inputs.source))
     held = table.ledger.hour(hour)
     table = warehouse.table(spec) or table  # not older than the record: what that knows of is in it
     live = tuple(file.path for file in table.live(hour))
@@ -244,6 +247,12 @@ def _planned(
     events.emit("hour.planned", spec.table, hour.key, step=plan.step, why=plan.why)
     hand = HourInHand(table, hour, held, bench.run_id)
     return SealedHourRun(bench, table, hand, plan, stages, digest(live), counter, halt)
+
+
+def _table_of(bench: Bench, columns: Callable[[], tuple[Column, ...]]) -> HourlyTable:
+    """Load the table, or make it with these columns."""
+    with bench.creating:
+        return bench.warehouse.table(bench.spec) or bench.warehouse.create(bench.spec, columns())
 
 
 @dataclass
@@ -345,25 +354,29 @@ class SealedHourRun:
         superseded = self.hand.open(attempt)
         try:
             tasks = ended_with(session, attempt.id) if session else nullcontext(NO_JOBS)
-            with self.halt.ending(tasks) as jobs, self._renewing(attempt, jobs):
+            with (
+                self.halt.ending(tasks) as jobs,
+                (pulse := self._pulse(attempt, jobs)).watched(),
+                self.hand.renewing(lambda: self.stages.now, jobs.interrupt, lambda: pulse.idle),
+            ):
                 self._close_earlier(superseded)
                 seal = self._write(session, attempt) if session else self._empty(attempt)
                 sent = self.counter.snapshot() + self.of_tasks
-                self.hand.seal(seal.model_copy(update={"requests": sent.requests, "throttles": sent.throttles}))
+                told = {"at": datetime.now(UTC), "requests": sent.requests, "throttles": sent.throttles}
+                self.hand.seal(seal.model_copy(update=told))
         except BaseException as error:
             self.hand.close(error)
             raise
         return self._waiting()
 
-    def _renewing(self, attempt: Attempt, jobs: Running) -> Renewal:
-        """Renew the lease while the attempt is written, and say whether that gets on."""
+    def _pulse(self, attempt: Attempt, jobs: Running) -> Pulse:
+        """Look whether the attempt gets on while it is written."""
         table, hour = self.table.identifier, self.hand.hour
 
         def told(idle: timedelta) -> None:
             events.emit("hour.stalled" if idle else "hour.moving", table, hour.key, attempt.id)
 
-        pulse = Pulse(f"{table} {hour}", lambda: (self.stages.now, jobs.signs()), told)
-        return self.hand.renewing(lambda: self.stages.now, jobs.interrupt, pulse.idle)
+        return Pulse(f"{table} {hour}", lambda: (self.stages.now, jobs.signs()), told)
 
     def _waiting(self) -> "SealedHourRun":
         self.stages.now = "waits for its commit"

@@ -4,10 +4,9 @@ Everything is found by its marker: nothing is listed but the ledger's folder of 
 """
 
 import logging
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Literal
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
@@ -26,8 +25,8 @@ logger = logging.getLogger(__name__)
 # machine may wake up; credentials of an hour are the hard end on S3.
 ZOMBIES = timedelta(hours=1)
 
-MEASURED = 200  # attempts whose files are looked for: a few requests for each bucket of each
-ATTEMPTS_AT_ONCE = 8
+MEASURED_FOR_S = 15.0  # a few requests for each bucket of each attempt; a sensor's tick has 60 s for all that it does
+ATTEMPTS_AT_ONCE = 16
 
 
 def close_attempts(
@@ -83,40 +82,50 @@ class Orphans:
     """What ended attempts have left, and nobody has removed yet.
 
     Attributes:
-        attempts: that may have left something, and are no run's.
-        files: that they have left, of the first `MEASURED` of them.
-        bytes: of these.
+        attempts: that may have left something: they ended outside of the table.
+        measured: of them, those whose files were looked for.
+        files: that these have left.
+        bytes: of the files.
     """
 
     attempts: int = 0
+    measured: int = 0
     files: int = 0
     bytes: int = 0
 
 
 def find_orphans(table: HourlyTable) -> Orphans:
-    """Measure what ended attempts have left: by name, so that the data is not listed.
+    """Measure what ended attempts have left: by name, so that the data is not listed; for `MEASURED_FOR_S` at most.
 
     Raises:
         TransientError: the store did not answer.
         SafetyError: a marker is none of this version of the software.
     """
-    ended = [marked.marker for marked in table.ledger.marked() if not _is_under_way(table, marked)]
+    until = time.monotonic() + MEASURED_FOR_S
+    marked = list(table.ledger.marked())
+    under_way = side_by_side(lambda each: _is_under_way(table, each), marked, ATTEMPTS_AT_ONCE)
+    ended = [each.marker for each, goes_on in zip(marked, under_way, strict=True) if not goes_on]
 
-    def left_by(marker: Marker) -> Sequence[str]:
+    def size_of(marker: Marker) -> list[int] | None:
+        if time.monotonic() > until:
+            return None
         # Of one that nobody has closed nothing is known: where its record was lost, its files may be the table's.
-        return find_left(table, marker if marker.closed else marker.model_copy(update={"sealed": True})).urls
+        left = find_left(table, marker if marker.closed else marker.model_copy(update={"sealed": True}))
+        return [info.size for info in map(table.files.head, left.urls) if info]
 
-    left = side_by_side(left_by, ended[:MEASURED], ATTEMPTS_AT_ONCE)
-    sizes = [info.size for info in side_by_side(table.files.head, chain.from_iterable(left), ATTEMPTS_AT_ONCE) if info]
-    return Orphans(len(ended), len(sizes), sum(sizes))
+    found = [sizes for sizes in side_by_side(size_of, ended, ATTEMPTS_AT_ONCE) if sizes is not None]
+    return Orphans(len(ended), len(found), sum(map(len, found)), sum(map(sum, found)))
 
 
 def _is_under_way(table: HourlyTable, marked: MarkedAttempt) -> bool:
-    """Tell whether an attempt is its run's, or waits for a commit, or is in the table."""
-    record, attempt = table.ledger.hour(marked.hour).record, marked.marker.attempt.id
-    if record.committed and record.committed.attempt == attempt and not marked.marker.closed:
+    """Tell whether an attempt is its run's, or about to be, or waits for a commit, or is in the table."""
+    marker = marked.marker
+    if marker.landed or (not marker.closed and marked.age <= LEASE):
         return True
-    return record.attempt is not None and record.attempt.id == attempt
+    record = table.ledger.hour(marked.hour).record
+    if record.committed and record.committed.attempt == marker.attempt.id:
+        return True
+    return record.attempt is not None and record.attempt.id == marker.attempt.id
 
 
 Due = Literal["finish abandoning", "close", "second pass", "close landed", "close stray"]

@@ -8,16 +8,19 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 
+from lakehouse_pipeline.backfill.every import Every
+
 logger = logging.getLogger(__name__)
 
 STALLED_AFTER = timedelta(minutes=10)
+LOOK_EVERY_S = 15.0
 
 
 class Pulse:
-    """Looks at an hour's signs of life from time to time."""
+    """What is known of an hour's signs of life. Who renews its lease reads it, and never waits for an engine."""
 
     def __init__(self, what: str, signs: Callable[[], object], told: Callable[[timedelta], object]) -> None:
-        """Begin to look.
+        """Nothing is known yet.
 
         Args:
             what: for the log.
@@ -29,20 +32,29 @@ class Pulse:
         self._since = time.monotonic()
         self._stalled = False
 
+    def watched(self) -> Every:
+        """Look again and again for as long as a block runs."""
+        return Every(LOOK_EVERY_S, self.look, f"pulse of {self._what}")
+
+    @property
     def idle(self) -> timedelta:
-        """Look, and give for how long nothing has changed."""
-        seen = self._signs()
-        if seen != self._seen:
-            self._seen, self._since = seen, time.monotonic()
-            if self._stalled:
-                self._stalled = False
-                self._told(timedelta(0))
-        idle = timedelta(seconds=time.monotonic() - self._since)
+        """For how long nothing has changed; an engine that does not answer does not change, either."""
+        return timedelta(seconds=time.monotonic() - self._since)
+
+    def look(self) -> None:
+        """Look once; the stacks are told before the engine is asked, which may not answer."""
+        idle = self.idle
         if idle >= STALLED_AFTER and not self._stalled:
             self._stalled = True
             logger.warning("%s: no progress for %.0f s. Threads:\n%s", self._what, idle.total_seconds(), stacks())
             self._told(idle)
-        return idle
+        seen = self._signs()
+        if seen == self._seen:
+            return
+        self._seen, self._since = seen, time.monotonic()
+        if self._stalled:
+            self._stalled = False
+            self._told(timedelta(0))
 
 
 def stacks() -> str:

@@ -80,8 +80,9 @@ def backfill(  # a command's options
 
 def _run(lakehouse: "Lakehouse", table: str, todo: "list[HourWindow]", *, force: bool) -> "Ended":
     from lakehouse_pipeline import events
+    from lakehouse_pipeline.backfill.every import Every
     from lakehouse_pipeline.orchestration.in_process import run_job
-    from lakehouse_pipeline.status.progress import SAID_EVERY_S, Every, Progress
+    from lakehouse_pipeline.status.progress import SAID_EVERY_S, Progress
 
     progress = Progress(lakehouse.spec(table).table, len(todo))
     line = Every(SAID_EVERY_S, lambda: click.echo(progress.line, err=True), "status line")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
@@ -199,11 +198,9 @@ def _tasks_of(context: SparkContext, tag: str) -> object:
     """Count the ended tasks of a tag's jobs, by stage."""
     tracker = context.statusTracker()
     jobs: Any = context._jsc.sc().statusTracker()  # noqa: SLF001  # PySpark's own tracker knows no tags
-    with suppress(Py4JError):  # a session that is being stopped
-        infos = [tracker.getJobInfo(job) for job in jobs.getJobIdsForTag(tag)]
-        stages = [tracker.getStageInfo(stage) for info in infos if info for stage in info.stageIds]
-        return [(stage.stageId, stage.currentAttemptId, stage.numCompletedTasks) for stage in stages if stage]
-    return None
+    infos = [tracker.getJobInfo(job) for job in jobs.getJobIdsForTag(tag)]
+    stages = [tracker.getStageInfo(stage) for info in infos if info for stage in info.stageIds]
+    return [(stage.stageId, stage.currentAttemptId, stage.numCompletedTasks) for stage in stages if stage]
 
 
 def _wait_for_tasks(lock: int) -> None:

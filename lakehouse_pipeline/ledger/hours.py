@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -22,9 +23,11 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import HourRecord, Marker
 from lakehouse_pipeline.ledger.turns import Turn
 from lakehouse_pipeline.ledger.versioned import Objects, Versioned
-from lakehouse_pipeline.object_store.objects import ObjectInfo
+from lakehouse_pipeline.object_store.objects import Content, ObjectInfo
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 FOLDER = "_lakehouse"
+MARKERS_AT_ONCE = 16
 _HOUR = "%Y-%m-%d-%H"
 _RECORD = re.compile(r"\d{4}-\d\d-\d\d-\d\d\.json")
 
@@ -100,22 +103,32 @@ class Ledger:
             SafetyError: after all others: markers that are none of this version of the software.
         """
         unreadable = []
-        for item in self._objects.list_objects(f"{self.folder}/open/{f'{hour.start:{_HOUR}}/' if hour else ''}"):
-            try:
-                content = self._objects.get(item.url)
-            except FileNotFoundError:
-                continue  # removed since it was listed
-            try:
-                marker = Marker.model_validate_json(content.body)
-            except ValidationError:
-                unreadable.append(item.url)
-                continue
-            yield MarkedAttempt(marker, content.answered - content.info.modified)
+        listed = iter(self._objects.list_objects(f"{self.folder}/open/{f'{hour.start:{_HOUR}}/' if hour else ''}"))
+        while some := list(islice(listed, MARKERS_AT_ONCE)):
+            for url, content in zip(some, side_by_side(self._marker, some, MARKERS_AT_ONCE), strict=True):
+                if content is None:
+                    continue  # removed since it was listed
+                try:
+                    marker = Marker.model_validate_json(content.body)
+                except ValidationError:
+                    unreadable.append(url.url)
+                    continue
+                yield MarkedAttempt(marker, content.answered - content.info.modified)
         if unreadable:
             raise SafetyError(
                 f"this version cannot read the markers {', '.join(unreadable)}; the attempts that they name may have "
                 "left files. Close them with the version that wrote them"
             )
+
+    def is_marked(self) -> bool:
+        """Tell whether any attempt may have left something, or is under way."""
+        return any(True for _ in self._objects.list_objects(f"{self.folder}/open/"))
+
+    def _marker(self, listed: ObjectInfo) -> Content | None:
+        try:
+            return self._objects.get(listed.url)
+        except FileNotFoundError:
+            return None
 
     def rejects_url(self, hour: HourWindow, attempt: str) -> str:
         """Give the folder in which the bad rows of an attempt are kept."""

@@ -68,6 +68,7 @@ class Seal(_Model):
         schema_id: its schema then.
         spec_id: its partition spec then.
         sort_order_id: the order that the files hold; 0 where unsorted.
+        at: when, by the clock of the run: for people and thresholds only.
         requests: sent to S3 up to the seal.
         throttles: requests that S3 answered with 503 SlowDown or its kin.
     """
@@ -84,6 +85,7 @@ class Seal(_Model):
     schema_id: int
     spec_id: int
     sort_order_id: int
+    at: datetime | None = None
     requests: int = 0
     throttles: int = 0
 

@@ -5,6 +5,7 @@ and fails at the end with the hours that failed. The framework's own materializa
 not required and never yielded): it would come after all hours, without their figures, and count each hour twice.
 """
 
+import contextlib
 import logging
 import re
 import warnings
@@ -17,6 +18,7 @@ import dagster as dg
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.checks import CheckFailedError, checks_of
+from lakehouse_pipeline.backfill.every import Every
 from lakehouse_pipeline.backfill.plan import dimensions_of, recipe_of
 from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.config.lakehouse import Lakehouse
@@ -30,7 +32,7 @@ from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
 from lakehouse_pipeline.sources.listing import SourceObject
-from lakehouse_pipeline.status.progress import SAID_EVERY_S, Every, Progress
+from lakehouse_pipeline.status.progress import SAID_EVERY_S, Progress
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.backfill.hour import HourResult
@@ -194,11 +196,12 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
                 context.log.info("%s %s", told, line_of(outcome))
 
         progress = Progress(spec.table, len(hours))
-        health = HealthReport(lakehouse, spec, warehouse, progress)
+        health = HealthReport(lakehouse, spec, progress)
         with (
             events.subscribed(progress.heard),
             Every(SAID_EVERY_S, lambda: context.log.info(progress.line), "status line"),
             Every(LOOK_EVERY_S, lambda: health.to(context), health_name(spec)) as reports,
+            contextlib.closing(health),
         ):
             run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
             if len(hours) > 1:

@@ -6,6 +6,7 @@ materializes the asset.
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 300
 AT_REST = ("committed", "not requested", "outside start...end")
 MOST_NAMED = 200  # hours of a state
+ENDS_WITHIN_S = 5.0  # a look, where its run is stopped
 
 
 def health_name(spec: TableSpec) -> str:
@@ -61,32 +63,47 @@ def health_asset(lakehouse: Lakehouse, spec: TableSpec, group: str) -> dg.Assets
 
 
 class HealthReport:
-    """Reports a table's health while a run has hours of it open."""
+    """Reports a table's health while a run has hours of it open. Of two looks at once the later is reported last.
 
-    def __init__(self, lakehouse: Lakehouse, spec: TableSpec, warehouse: Warehouse, progress: "Progress") -> None:
+    It has a store of its own, which is soon given up where it is away: nobody waits for a picture.
+    """
+
+    def __init__(self, lakehouse: Lakehouse, spec: TableSpec, progress: "Progress") -> None:
         """Look when asked to."""
-        self._lakehouse, self._spec, self._warehouse, self._progress = lakehouse, spec, warehouse, progress
+        self._lakehouse, self._spec, self._progress = lakehouse, spec, progress
         self._watch = TableWatch(spec)
+        self._lock = threading.Lock()
+        self._ended = False
 
     def to(self, context: dg.AssetExecutionContext) -> None:
         """Look, and report it."""
-        spec, table = self._spec, self._warehouse.find(self._spec)
-        if table is None:
-            return
-        status = self._watch.look(table, hours_of(spec))
-        findings = health_of(spec, self._lakehouse.health, status, None)
-        left = self._progress.seconds_left
-        more = {
-            "requests_per_s": dg.MetadataValue.float(round(self._progress.requests_per_s, 3)),
-            **({} if left is None else {"minutes_left": dg.MetadataValue.float(round(left / 60, 2))}),
-        }
-        context.log_event(_observation(spec, status, findings, more))
-        for evaluation in _evaluations(spec, findings):
-            context.instance.report_runless_asset_event(evaluation)
+        with self._lock:
+            spec, table = self._spec, Warehouse.open({**self._lakehouse.catalog, **IMPATIENT}).find(self._spec)
+            if table is None:
+                return
+            status = self._watch.look(table, hours_of(spec))
+            findings = health_of(spec, self._lakehouse.health, status, None)
+            if self._ended:
+                return
+            left = self._progress.seconds_left
+            more = {
+                "requests_per_s": dg.MetadataValue.float(round(self._progress.requests_per_s, 3)),
+                **({} if left is None else {"minutes_left": dg.MetadataValue.float(round(left / 60, 2))}),
+            }
+            context.log_event(_observation(spec, status, findings, more))
+            for evaluation in _evaluations(spec, findings):
+                context.instance.report_runless_asset_event(evaluation)
+
+    def close(self) -> None:
+        """Report nothing any more; a look that is under way is waited for, but not for long."""
+        self._ended = True
+        if self._lock.acquire(timeout=ENDS_WITHIN_S):
+            self._lock.release()
 
 
 def health_sensor(lakehouse: Lakehouse, spec: TableSpec) -> dg.SensorDefinition:
-    """Make the sensor that reports a table's health as long as its hours change, or are open."""
+    """Make the sensor that reports a table's health as long as its hours change, or are open; and every hour."""
+    seen = TableWatch(spec)  # kept between ticks by the code server: records that did not change are not read again
 
     @dg.sensor(
         name=f"{health_name(spec)}_watch",
@@ -99,21 +116,20 @@ def health_sensor(lakehouse: Lakehouse, spec: TableSpec) -> dg.SensorDefinition:
         table = Warehouse.open({**lakehouse.catalog, **IMPATIENT}).find(spec)
         if table is None:
             return dg.SkipReason("the table does not exist yet")
-        version = _version(spec, table)
-        if version == context.cursor and not any(True for _ in table.ledger.marked()):
+        version = _version(table)
+        if version == context.cursor and not table.ledger.is_marked():
             return dg.SkipReason("no hour has changed, and none is open")
-        status, findings = examine(spec, lakehouse.health, table)
+        status, findings = examine(spec, lakehouse.health, table, seen)
         said: list[Any] = [_observation(spec, status, findings, {}), *_evaluations(spec, findings)]
         return dg.SensorResult(asset_events=said, cursor=version)
 
     return watch
 
 
-def _version(spec: TableSpec, table: HourlyTable) -> str:
-    """Name what the picture is of: all records as they are now; by the hour, where its age counts."""
-    clock = f"{datetime.now(UTC):%Y-%m-%d-%H}" if spec.freshness else ""
+def _version(table: HourlyTable) -> str:
+    """Name what the picture is of: all records as they are now, in this hour: some figures change with time alone."""
     known = sorted((hour.key, version) for hour, version in table.ledger.known().items())
-    return hashlib.sha256(json.dumps([clock, known]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([f"{datetime.now(UTC):%Y-%m-%d-%H}", known]).encode()).hexdigest()
 
 
 def _observation(
@@ -144,8 +160,8 @@ def _metadata(status: TableStatus, findings: Sequence[Finding]) -> dict[str, Any
     # Definitions are loaded by every tick and command: the drawing library is not, before somebody draws.
     from lakehouse_pipeline.status.markdown import status_markdown  # noqa: PLC0415
 
-    counts, live = status.counts, status.committed
-    files, size = sum(each.files for each in live), sum(each.bytes for each in live)
+    counts, live = status.counts, status.live
+    files, size = sum(each.live_files for each in live), sum(each.live_bytes for each in live)
     return {
         "hours": dg.MetadataValue.md(status_markdown(status, findings)),
         "as_of": dg.MetadataValue.timestamp(status.as_of),

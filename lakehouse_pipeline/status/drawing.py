@@ -35,7 +35,7 @@ def heat_map(status: TableStatus) -> bytes:
     """Draw the hours of a table, a day a row, each in the colour of its state; and beside it what each day holds.
 
     Returns:
-        A PNG of `MOST_BYTES` at most.
+        A PNG, of `MOST_BYTES` at most: coarser where it has to be.
     """
     for dots in DOTS_PER_INCH:
         drawn = _drawn(status, dots)
@@ -60,7 +60,7 @@ def _drawn(status: TableStatus, dots: int) -> bytes:
         bytes_.barh([place + 0.5 for place in range(len(days))], held, height=0.8, color=COLOURS["committed"])
         bytes_.xaxis.set_major_locator(MaxNLocator(2))
         bytes_.xaxis.set_major_formatter(EngFormatter("B"))
-        bytes_.set_xlabel("committed")
+        bytes_.set_xlabel("in the table")
         figure.suptitle(f"{status.name}, as of {status.as_of:%Y-%m-%d %H:%M:%S} UTC")
         shown = [
             Patch(facecolor=COLOURS[state], edgecolor="#999999", label=f"{count} {state}")
@@ -76,14 +76,14 @@ def _drawn(status: TableStatus, dots: int) -> bytes:
         return small.getvalue()
 
 
-def _by_day(status: TableStatus) -> tuple[list[str], list[list[State]], list[float]]:
+def _by_day(status: TableStatus) -> tuple[list[str], list[list[State]], list[int]]:
     """Give days, their hours' states and bytes; without those that nobody has begun, unless there is no other."""
     states: dict[str, list[State]] = {}
-    held: dict[str, float] = {}
+    held: dict[str, int] = {}
     for each in status.hours:
         day = f"{each.hour.start:%Y-%m-%d}"
         states.setdefault(day, ["outside start...end"] * 24)[each.hour.start.hour] = each.state
-        held[day] = held.get(day, 0.0) + (each.bytes if each.state == "committed" else 0.0)
+        held[day] = held.get(day, 0) + each.live_bytes
     begun = [day for day, row in states.items() if set(row) - {"not requested", "outside start...end"}] or list(states)
     days = begun[-MOST_DAYS:]
     return days, [states[day] for day in days], [held[day] for day in days]

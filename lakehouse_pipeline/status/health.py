@@ -8,8 +8,9 @@ from typing import Any
 from lakehouse_pipeline.backfill.leftovers import Orphans, find_orphans
 from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
-from lakehouse_pipeline.status.picture import State, TableStatus, hours_of, table_status
+from lakehouse_pipeline.status.picture import State, TableStatus, TableWatch, hours_of
 from lakehouse_pipeline.status.text import hours_text, span_text
 
 FAILED: frozenset[State] = frozenset({"failed", "no source", "interrupted", "cancelled"})
@@ -62,7 +63,7 @@ def health_of(
         orphans: what was measured; without it that check is left out.
     """
     failed, stalled = status.of(FAILED), status.of(STALLED)
-    waiting = max((each.age for each in status.hours if each.state == "sealed"), default=timedelta(0))
+    waiting = max((status.as_of - each.sealed_at for each in status.hours if each.sealed_at), default=timedelta(0))
     findings = [
         _finding("failed_hours", len(failed), settings.failed_hours, lambda count: f"{count:.0f}", hours_text(failed)),
         _finding(
@@ -72,7 +73,8 @@ def health_of(
         _finding("throttle_share", throttle_share(status), settings.throttle_share, lambda share: f"{share:.1%}"),
     ]
     if orphans is not None:
-        of = f"{orphans.files} files of {orphans.attempts} attempts"
+        more = f" of {orphans.attempts}" if orphans.measured < orphans.attempts else ""
+        of = f"{orphans.files} files of {orphans.measured}{more} attempts"
         findings.append(_finding("orphan_bytes", orphans.bytes, settings.orphan_bytes, _megabytes, of))
     if spec.freshness:
         age = _age_of_newest(spec, status)
@@ -81,16 +83,28 @@ def health_of(
 
 
 def examine(
-    spec: TableSpec, settings: HealthSettings, table: HourlyTable | None
+    spec: TableSpec, settings: HealthSettings, table: HourlyTable | None, watch: TableWatch | None = None
 ) -> tuple[TableStatus, tuple[Finding, ...]]:
-    """Look at all hours of a table, and hold them against the thresholds; None is a table that does not exist yet.
+    """Look at all hours of a table, and hold them against the thresholds.
+
+    Args:
+        spec: of the table.
+        settings: the thresholds.
+        table: None is one that does not exist yet.
+        watch: that has looked before, if there is one.
 
     Raises:
         TransientError: the store did not answer.
         SafetyError: a record was not written by this version of the software.
     """
-    status = table_status(spec, table, hours_of(spec))
-    return status, health_of(spec, settings, status, find_orphans(table) if table else Orphans())
+    status = (watch or TableWatch(spec)).look(table, hours_of(spec))
+    try:
+        orphans = find_orphans(table) if table else Orphans()
+    except (LakehouseError, OSError) as error:  # the other checks go on; snapshots may be expired just now
+        findings = health_of(spec, settings, status, None)
+        said = f"cannot be measured: {type(error).__name__}: {error}"
+        return status, (*findings, Finding("orphan_bytes", False, 0, settings.orphan_bytes, said))
+    return status, health_of(spec, settings, status, orphans)
 
 
 def throttle_share(status: TableStatus) -> float:
@@ -116,8 +130,8 @@ def _finding(check: str, value: float, limit: float, show: Callable[[float], str
 
 
 def _age_of_newest(spec: TableSpec, status: TableStatus) -> timedelta:
-    """Tell how long ago the newest committed hour ended; without any, how long ago the table's first hour did."""
-    newest = max((each.hour.end for each in status.committed), default=spec.start.end)
+    """Tell how long ago the newest hour of the table ended; without any, how long ago the table's first hour did."""
+    newest = max((each.hour.end for each in status.live), default=spec.start.end)
     return max(timedelta(0), _last_moment(spec, status.as_of) - newest)
 
 

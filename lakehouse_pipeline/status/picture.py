@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.pulse import STALLED_AFTER
@@ -16,7 +16,7 @@ from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.ledger.records import Attempt, HourRecord
+from lakehouse_pipeline.ledger.records import Attempt, HourRecord, Seal
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 RECORDS_AT_ONCE = 32
@@ -49,6 +49,7 @@ class HourStatus:
         stage: of a running hour.
         run_id: of the run that holds it, or held it last.
         attempt: under way, or committed.
+        sealed_at: when its files were written and checked, if it waits for its commit.
         rows: of the attempt, once it is sealed.
         files: of the attempt.
         bytes: of the attempt.
@@ -59,7 +60,9 @@ class HourStatus:
         idle: for how long a running hour has not got on.
         error: the class of what the last run failed with.
         message: what it said.
-        is_live: whether the table has rows of an earlier attempt, or of this one.
+        is_live: whether the table has the hour, from an earlier attempt or from this one.
+        live_files: that the table has of it.
+        live_bytes: of these.
     """
 
     hour: HourWindow
@@ -67,6 +70,7 @@ class HourStatus:
     stage: str = ""
     run_id: str = ""
     attempt: str = ""
+    sealed_at: datetime | None = None
     rows: int = 0
     files: int = 0
     bytes: int = 0
@@ -78,6 +82,8 @@ class HourStatus:
     error: str = ""
     message: str = ""
     is_live: bool = False
+    live_files: int = 0
+    live_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,9 @@ class TableStatus:
         return [each.hour for each in self.hours if each.state in states]
 
     @property
-    def committed(self) -> list[HourStatus]:
-        """Those that are in the table, and of which no run wants anything else."""
-        return [each for each in self.hours if each.state == "committed"]
+    def live(self) -> list[HourStatus]:
+        """Those that are in the table, whatever a run is doing about them now."""
+        return [each for each in self.hours if each.is_live]
 
 
 def table_status(spec: TableSpec, table: HourlyTable | None, hours: Sequence[HourWindow]) -> TableStatus:
@@ -165,42 +171,44 @@ def is_inside(spec: TableSpec, hour: HourWindow) -> bool:
 
 def hour_status(held: HourLedger) -> HourStatus:
     """Say what a record says."""
-    record, attempt = held.record, held.record.attempt
-    hour = HourWindow.from_key(record.hour)
-    is_live = record.committed is not None
-    if attempt is not None:
-        state = _under_way(record, held.age)
-        return _told(hour, state, record, attempt, held.age, is_live=is_live)
-    outcome, committed = record.outcome, record.committed
+    told, committed = _told(held), held.record.committed
+    if committed is None:
+        return told
+    seal = committed.seal
+    return replace(told, is_live=True, live_files=seal.files, live_bytes=seal.bytes)
+
+
+def _told(held: HourLedger) -> HourStatus:
+    record = held.record
+    hour, outcome, committed = HourWindow.from_key(record.hour), record.outcome, record.committed
+    if record.attempt is not None:
+        return _of_attempt(hour, record, record.attempt, held.age)
     if outcome and outcome.kind in {"failed", "cancelled", "abandoned"}:
         ended: State = "cancelled" if outcome.kind == "cancelled" else "failed"
         ended = "no source" if outcome.error == NoSourceError.__name__ else ended
-        return HourStatus(
-            hour,
-            ended,
-            run_id=outcome.run_id,
-            age=held.age,
-            error=outcome.error or outcome.kind,
-            message=outcome.message,
-            is_live=is_live,
-        )
+        said = outcome.error or outcome.kind
+        return HourStatus(hour, ended, run_id=outcome.run_id, age=held.age, error=said, message=outcome.message)
     if committed is None:
         return HourStatus(hour, "not requested", age=held.age)
-    seal = committed.seal
     return HourStatus(
         hour,
         "committed",
         run_id=outcome.run_id if outcome else "",
         attempt=committed.attempt,
-        rows=seal.rows,
-        files=seal.files,
-        bytes=seal.bytes,
-        requests=seal.requests,
-        throttles=seal.throttles,
         snapshot_id=committed.snapshot_id,
         age=held.age,
-        is_live=True,
+        **_counts(committed.seal),
     )
+
+
+def _counts(seal: Seal) -> dict[str, Any]:
+    return {
+        "rows": seal.rows,
+        "files": seal.files,
+        "bytes": seal.bytes,
+        "requests": seal.requests,
+        "throttles": seal.throttles,
+    }
 
 
 def _under_way(record: HourRecord, age: timedelta) -> State:
@@ -211,24 +219,18 @@ def _under_way(record: HourRecord, age: timedelta) -> State:
     return "interrupted" if record.state == "open" else "sealed"
 
 
-def _told(
-    hour: HourWindow, state: State, record: HourRecord, attempt: Attempt, age: timedelta, *, is_live: bool
-) -> HourStatus:
-    seal, outcome = attempt.seal, record.outcome
+def _of_attempt(hour: HourWindow, record: HourRecord, attempt: Attempt, age: timedelta) -> HourStatus:
+    seal, outcome, state = attempt.seal, record.outcome, _under_way(record, age)
     return HourStatus(
         hour,
         state,
         stage=record.stage or record.state,
         run_id=attempt.run_id,
         attempt=attempt.id,
-        rows=seal.rows if seal else 0,
-        files=seal.files if seal else 0,
-        bytes=seal.bytes if seal else 0,
-        requests=seal.requests if seal else 0,
-        throttles=seal.throttles if seal else 0,
+        sealed_at=seal.at if seal else None,
         age=age,
         idle=timedelta(seconds=record.idle_s) + age if state == "stalled" else timedelta(0),
         error=outcome.error if outcome else "",
         message=outcome.message if outcome else "",
-        is_live=is_live,
+        **(_counts(seal) if seal else {}),
     )

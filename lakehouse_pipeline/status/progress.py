@@ -1,19 +1,14 @@
-"""How a backfill is doing, while it does it: counts of its hours, and what says them again and again."""
+"""How a backfill is doing, while it does it: counts of its hours."""
 
-import logging
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS
 
 SAID_EVERY_S = 30.0
 MINUTES_FROM_S = 90.0
-
-logger = logging.getLogger(__name__)
 
 _AT_WORK = {
     "hour.waits": "waiting for a lease",
@@ -76,35 +71,3 @@ class Progress:
     def requests_per_s(self) -> float:
         """Tell how many requests a second ended hours have sent to S3."""
         return self._sent.requests / max(1.0, time.monotonic() - self._began)
-
-
-class Every:
-    """Does something again and again, in a thread of its own, for as long as its block runs."""
-
-    def __init__(self, seconds: float, what: Callable[[], object], name: str) -> None:
-        """Call `what` every so many seconds, the first time after as many; that it fails is a warning and no more."""
-        self._seconds, self._what, self._name = seconds, what, name
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End. What is being done is not waited for."""
-        self._ended.set()
-
-    def now(self) -> None:
-        """Do it once, in this thread."""
-        try:
-            self._what()
-        except Exception as error:  # noqa: BLE001  # whoever looks on must not harm what is looked at
-            logger.warning("%s: %s: %s", self._name, type(error).__name__, error)
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
-            self.now()

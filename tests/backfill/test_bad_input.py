@@ -17,6 +17,7 @@ from pyiceberg.types import DoubleType, LongType, NestedField, StringType, Times
 
 from lakehouse_pipeline.backfill import views
 from lakehouse_pipeline.backfill.checks import CheckFailedError
+from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import OtherHourError
@@ -243,7 +244,7 @@ def test_bad_source_changes_nothing(
     ("spoil", "kind", "said"),
     [
         pytest.param(_null_in_required, DataError, ("column id", "1 of 2 rows", '"!"'), id="null"),
-        pytest.param(_missing_source, DataError, ("raw/2013/01/01/10*.jsonl", "missing: empty"), id="no source"),
+        pytest.param(_missing_source, NoSourceError, ("raw/2013/01/01/10*.jsonl", "missing: empty"), id="no source"),
         pytest.param(_missing_dimension, DataError, ("join sizes", "dims/sizes.parquet"), id="no dimension"),
         pytest.param(
             _missing_empty_dimension_without_columns,

@@ -246,7 +246,7 @@ def test_twenty_runs_of_one_table(project: Project, seaweed: SeaweedServer) -> N
         assert [run.ended() for run in runs] == [{}] * RUNS
     table = project.table.table
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(DAYS)))
-    assert len(table.snapshots()) <= RUNS
+    assert len(table.snapshots()) <= RUNS // 2  # one for each run is what runs that commit for themselves need
     assert strays(project.table) == set()
 
 

@@ -49,8 +49,9 @@ def test_a_backfill_of_48_hours(served: Project) -> None:
         first = page.launch([hour.key for hour in HOURS])
         assert page.ended(first, WITHIN_S) == {"targeted": 48, "inprogress": 0, "materialized": 41, "failed": 7}
         status = CliRunner().invoke(main, ["status", "events", "-c", str(served.folder / "lakehouse.yaml")]).stdout
-        assert "41 committed · 7 failed" in status
-        assert "    5  DataError: file://" in status or "    7  DataError: " in status
+        assert "41 committed · 5 failed · 2 no source" in status
+        assert "    5  DataError: file://" in status
+        assert "    2  NoSourceError: " in status
         land(served, [*BAD, *MISSING])
         second = page.again(first)
         assert page.ended(second, WITHIN_S) == {"targeted": 7, "inprogress": 0, "materialized": 7, "failed": 0}

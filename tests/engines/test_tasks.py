@@ -1,8 +1,10 @@
 """Tasks end with their hour."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -33,3 +35,33 @@ def test_no_worker_outlives_a_failed_block(spark: SparkSession, tmp_path: Path) 
     left_at = beats.stat().st_size
     time.sleep(0.5)
     assert beats.stat().st_size == left_at < 20_000
+
+
+def test_jobs_show_that_they_get_on(spark: SparkSession, tmp_path: Path) -> None:
+    """With each task that ends; and with each batch that one reads."""
+    waits = tmp_path / "waits"
+    waits.touch()
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            while batch.column(0)[0].as_py() > 0 and waits.exists():
+                time.sleep(0.01)
+            yield batch
+
+    frame = map_in_arrow(spark.range(0, 2, 1, 2), work, spark_schema(pa.schema([("id", pa.int64())])))
+    seen = list[Any]()
+    with ended_with(spark, "signs") as jobs:
+
+        def look() -> None:
+            while not seen or not any(ended for _, _, ended in seen[-1][0]):
+                seen.append(jobs.signs())
+                time.sleep(0.02)
+            waits.unlink()
+
+        looks = threading.Thread(target=look)
+        looks.start()
+        assert frame.toArrow().num_rows == 2
+        looks.join()
+    first, last = seen[0], seen[-1]
+    assert [ended for _, _, ended in last[0]] == [1]
+    assert first[1] < last[1]

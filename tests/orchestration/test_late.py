@@ -104,4 +104,10 @@ def test_the_schedule_waits_for_late_files(  # noqa: PLR0917  # a case and its f
     )
     told = schedule.evaluate_tick(context)
     assert schedule.cron_schedule == cron
-    assert [request.partition_key for request in told.run_requests or ()] == ([hour] if hour else [])
+    asked = [request.partition_key for request in told.run_requests or ()]
+    assert asked == ([hour] if hour else [])
+    for key in asked:  # its run leaves that hour, and no other, in the table
+        project.land(HOUR, [row(HOUR, 0)])
+        project.land(str(key), [row(str(key), 1)])
+        assert materialize(project, instance, str(key)).success
+        assert project.ids() == [1]

@@ -73,9 +73,13 @@ def test_stalled_hours(project: Project) -> None:
 
 def test_sealed_hours_that_wait_long(project: Project) -> None:
     """By the age of the oldest."""
-    young, old = hours("sealed", "sealed")
-    status = picture(replace(young, age=timedelta(minutes=59)), replace(old, age=timedelta(minutes=61)))
-    assert broken(project, picture(status.hours[0])) == set()
+    young, old = hours("sealed", "running")  # that runs which commits it, or tries to
+    sealed = (
+        replace(young, sealed_at=NOW - timedelta(minutes=59)),
+        replace(old, sealed_at=NOW - timedelta(minutes=61)),
+    )
+    status = picture(*sealed)
+    assert broken(project, picture(sealed[0])) == set()
     assert broken(project, status) == {"sealed_for"}
     assert broken(project, status, sealed_for="2h") == set()
 
@@ -92,7 +96,7 @@ def test_throttles_of_a_day(project: Project) -> None:
 
 def test_what_is_left_over(project: Project) -> None:
     """In bytes, with the count of files and attempts."""
-    orphans = Orphans(attempts=2, files=3, bytes=1_000_000_001)
+    orphans = Orphans(attempts=2, measured=2, files=3, bytes=1_000_000_001)
     assert broken(project, picture(), orphans) == {"orphan_bytes"}
     said = found(project, picture(), orphans)["orphan_bytes"].said
     assert said == "1000.0 MB, at most 1000.0 MB: 3 files of 2 attempts"
@@ -104,13 +108,16 @@ def test_freshness_of_the_newest_hour(project: Project) -> None:
     """It is asked for by the spec; a table that has ended gets no older than its end."""
     assert "freshness" not in found(project, picture())
     project.describe({"freshness": "3h", "end": "2013-01-04"})
-    newest = [replace(each, hour=hour) for each, hour in zip(hours("committed", "failed"), [FIRST] * 2, strict=True)]
-    assert "freshness" in broken(project, picture(*newest))
+    first = HourStatus(FIRST, "committed", is_live=True)
+    assert "freshness" in broken(project, picture(first))
     assert "freshness" in broken(project, picture())
-    last = HourStatus(HourWindow(NOW - timedelta(hours=3)), "committed")
+    last = HourStatus(HourWindow(NOW - timedelta(hours=3)), "running", is_live=True)  # again
     assert broken(project, picture(last)) == set()
     project.describe({"freshness": "3h", "end": "2013-01-01-04:00"})
-    assert broken(project, picture(hours("committed")[0])) == set()
+    assert (
+        broken(project, picture(first, HourStatus(HourWindow.from_key("2013-01-01-03:00"), "committed", is_live=True)))
+        == set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,12 +201,12 @@ def test_a_pulse_tells_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         for at, sign in [(0, 1), (599, 1), (600, 1), (1200, 1), (1201, 2), (1800, 2), (1801, 2)]:
             clock[0], signs[0] = at, sign
-            looked.idle()
+            looked.look()
     assert told == [timedelta(seconds=600), timedelta(0), timedelta(seconds=600)]
     first, _ = [record.getMessage() for record in caplog.records]
     assert first.startswith("lake.events 2013: no progress for 600 s. Threads:")
     assert "test_a_pulse_tells_once" in first
-    assert looked.idle() == timedelta(seconds=600)
+    assert looked.idle == timedelta(seconds=600)
 
 
 SLOW = """\
@@ -220,6 +227,7 @@ def test_an_hour_that_does_not_get_on(project: Project, monkeypatch: pytest.Monk
     for module in (pulse, status_picture):
         monkeypatch.setattr(module, "STALLED_AFTER", timedelta(seconds=1))
     monkeypatch.setattr(leases, "RENEW_EVERY", timedelta(seconds=0.2))
+    monkeypatch.setattr(pulse, "LOOK_EVERY_S", 0.2)
     project.write("tables/slow.py", SLOW)
     project.describe({"transform": "slow:slowly", "columns": "{at: timestamptz!, id: long!, size: double}"})
     project.land(HOUR, [row(HOUR, 1)])
