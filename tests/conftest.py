@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, and set what every property test and every JVM starts with."""
     hypothesis.settings.register_profile("tests", deadline=None)  # no test judges time: the machine may be busy
     hypothesis.settings.load_profile("tests")
+    config.addinivalue_line("markers", "full: takes minutes, and runs only where somebody asks for it: make test-full")
     config.addinivalue_line("markers", "oracle: compares with Apache Iceberg's JVM implementation, in Spark 3.5")
     os.environ.setdefault("JAVA_TOOL_OPTIONS", JAVA_OPTIONS)
 
