@@ -11,7 +11,7 @@ import pytest
 from lakehouse_pipeline.orchestration.launcher import PROC, WatchedRunLauncher, is_local, is_there
 from tests.orchestration.runs import left_behind
 
-OVERRIDES = {"run_launcher": {"module": WatchedRunLauncher.__module__, "class": WatchedRunLauncher.__name__}}
+LAUNCHER = {"run_launcher": {"module": WatchedRunLauncher.__module__, "class": WatchedRunLauncher.__name__}}
 
 
 @pytest.mark.parametrize("waited_for", [True, False], ids=["ended", "ended, and nobody has heard of it"])
@@ -51,13 +51,17 @@ def test_servers_of_this_machine(server: dict[str, object], *, local: bool) -> N
     assert is_local(json.dumps(server)) == local
 
 
-def test_a_run_is_gone_with_its_process(tmp_path: Path) -> None:
-    """Run monitoring hears that a run has failed once its process is gone, and not before."""
+@pytest.mark.parametrize("retried", [True, False], ids=["retried", "not retried"])
+def test_a_run_is_gone_with_its_process(tmp_path: Path, *, retried: bool) -> None:
+    """Run monitoring hears it once the process is gone; a run that is to be retried says so before it has failed."""
     server = json.dumps({"host": "localhost", "socket": str(tmp_path / "server.sock")})
     child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
-    with dg.instance_for_test(overrides=OVERRIDES) as instance:
+    with dg.instance_for_test(overrides={**LAUNCHER, "run_retries": {"enabled": retried}}) as instance:
         run, launcher = left_behind(instance, child.pid, server), instance.run_launcher
         assert launcher.check_run_worker_health(run).status.value == "RUNNING"
         child.communicate()
         told = launcher.check_run_worker_health(run)
         assert (told.status.value, told.msg) == ("FAILED", f"its process {child.pid} is gone, and so is who started it")
+        record = instance.get_run_by_id(run.run_id)
+        assert record is not None
+        assert (record.tags.get("dagster/will_retry") == "true") == retried
