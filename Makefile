@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test test-full check bench clean constraints setup-demo setup-dev
+.PHONY: help demo dev test test-full check bench screenshots clean constraints setup-demo setup-dev
 
 # Spark's launcher reads JAVA_HOME; the Java found may be neither the caller's JAVA_HOME nor on PATH.
 RUN = JAVA_HOME="$$(tools/java-home)"
@@ -33,6 +33,10 @@ bench: setup-dev ## every benchmark, one after the other
 	@for script in $(BENCHMARKS); do \
 		echo "== $$script"; $(RUN) .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)" $(ARGS) || exit 1; \
 	done
+
+screenshots: setup-dev ## a backfill in Dagster's page, as pictures for docs/img
+	@$(RUN) .venv/bin/pytest -q tests/e2e/test_browser.py --basetemp .lakehouse/screenshots $(ARGS)
+	@mkdir -p docs/img && cp .lakehouse/screenshots/*/screenshots/*.png docs/img/ && echo "copied to docs/img"
 
 clean: ## remove .venv, .lakehouse (all data and history) and every cache
 	rm -rf .venv .lakehouse .tmp_dagster_home_* build dist *.egg-info spark-warehouse metastore_db derby.log

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
     from tests.conformance.engines import Engines
+    from tests.postgres import PostgresServer
     from tests.projects import Project
 
 
@@ -55,6 +56,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Load
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
     """Run a real S3 server with an Iceberg REST catalog: buckets `raw` and `plain`, table bucket `lake`."""
     with SeaweedServer(tmp_path_factory.mktemp("seaweed"), buckets=("raw", "plain"), table_bucket="lake") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["PostgresServer"]:
+    """Run PostgreSQL."""
+    from tests.postgres import PostgresServer  # noqa: PLC0415
+
+    with PostgresServer() as server:
         yield server
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from tests.projects import HOUR, Project, row
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.config.schema import table_schema
 from lakehouse_pipeline.demo.project import EXAMPLES
 from tests.projects import HOUR, Project, row
@@ -181,8 +181,8 @@ def test_quiet_is_quiet_about_the_jvm_only() -> None:
     """A log warning is told; what goes past Python is not."""
     code = (
         "import logging, os\n"
-        "from lakehouse_pipeline.cli import _quiet\n"
-        "with _quiet():\n"
+        "from lakehouse_pipeline.cli.common import quiet\n"
+        "with quiet():\n"
         "    os.write(2, b'WARN of the JVM\\n')\n"
         "    logging.getLogger('lakehouse_pipeline').warning('ours')\n"
         "logging.getLogger('lakehouse_pipeline').warning('afterwards')\n"

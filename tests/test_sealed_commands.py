@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lakehouse_pipeline.backfill.leftovers import close_attempts
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.iceberg import commit as commit_loop
 from lakehouse_pipeline.ledger import leases

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
@@ -52,6 +52,7 @@ class HourInHand:
         held: its record.
         run_id: of the orchestrator.
         sealing: whether the attempt may be sealed: its record was sent, and the answer was lost.
+        prepared: whether a commit was begun since the hour was taken: it writes files before it is sent.
     """
 
     table: HourlyTable
@@ -59,6 +60,7 @@ class HourInHand:
     held: HourLedger
     run_id: str
     sealing: bool = False
+    prepared: bool = False
 
     @property
     def attempt(self) -> Attempt:
@@ -82,7 +84,7 @@ class HourInHand:
         marker = Marker(hour=self.hour.key, attempt=opened)
         self.table.ledger.mark(marker)
         try:
-            self._take(epoch=epoch, state="open", attempt=opened, stage="opened", outcome=None)
+            self._take(epoch=epoch, state="open", attempt=opened, stage="opened", idle_s=0, outcome=None)
         except TakenError:
             with self._told(opened):
                 # Nothing was written by this run, but whoever takes it for a stray may be fencing it right now.
@@ -118,7 +120,10 @@ class HourInHand:
         Raises:
             CommitConflictError: another run has the hour.
         """
-        self.held.advance(attempt=self.attempt.model_copy(update={"offered": True}))
+        epoch, changes = self.held.record.epoch, dict[str, object](offered=True)
+        if not self.prepared and self.attempt.preparing >= epoch:
+            changes["unprepared"] = epoch  # whoever commits it need not look for files of ours
+        self.held.advance(attempt=self.attempt.model_copy(update=changes))
 
     def became(self, attempt: str) -> Committed | LakehouseError | None:
         """Look what another run has made of an attempt that was offered; None while it is sealed.
@@ -144,6 +149,7 @@ class HourInHand:
         if self.held.record.state == "aborting":
             raise SafetyError(f"attempt {self.attempt.id} of {self.hour} is being abandoned; run the hour again")
         taken = self.attempt.model_copy(update={"run_id": self.run_id, "offered": False})
+        self.prepared = False
         self._take(epoch=self.held.record.epoch + 1, attempt=taken, outcome=None)
 
     def commit(self) -> Committed:
@@ -217,15 +223,21 @@ class HourInHand:
             marker = Marker(hour=self.hour.key, attempt=attempt, closed=True, sealed=sealed, epoch=epoch)
             close(self.table, marker)
 
-    def renewing(self, stage: Callable[[], str], lost: Callable[[], object] = lambda: None) -> Renewal:
+    def renewing(
+        self,
+        stage: Callable[[], str],
+        lost: Callable[[], object] = lambda: None,
+        idle: Callable[[], timedelta] = timedelta,
+    ) -> Renewal:
         """Renew the lease for as long as the block runs.
 
         Args:
             stage: tells what the run is at.
             lost: ends it where the lease is lost.
+            idle: tells for how long it has not got on.
         """
         attempt, what = self.attempt.id, f"{self.table.identifier} {self.hour}"
-        return Renewal(lambda: self.held.renew(attempt, stage()), lost, what)
+        return Renewal(lambda: self.held.renew(attempt, stage(), idle()), lost, what)
 
     def ends(self, kind: Ended, error: BaseException | None) -> None:
         """Say how the run ended, and leave its attempt as it is."""
@@ -339,6 +351,8 @@ def commit_together(hands: Sequence[HourInHand]) -> Mapping[HourWindow, Committe
             raise HoursLostError(lost)
 
     held = [HeldAttempt(hand.hour, hand.attempt, hand.held.record.epoch) for hand in hands]
+    for hand in hands:
+        hand.prepared = True
     try:
         outcomes = hands[0].table.replace(held, before_send=record)
     except BaseException as error:

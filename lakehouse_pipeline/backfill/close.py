@@ -7,6 +7,7 @@ late PUT out. Who may close what, and when, is decided above this module.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import ConfigurationError
@@ -14,7 +15,7 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.ledger.records import Attempt, Marker, Seal
+from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker, Seal
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: S
         TransientError: the store did not answer; its marker stays, and the next call goes on.
     """
     # Commits that were not sent, or did not land, may have left files: an earlier holder's, or ours that failed.
-    again = epoch > attempt.epoch or len(attempt.bases) > 1
+    again = epoch > attempt.preparing or len(attempt.bases) > 1
     marker = Marker(hour=hour.key, attempt=attempt, closed=True, landed=True, sealed=again, epoch=epoch)
     if attempt.remote:
         table.ledger.mark(marker)
@@ -65,8 +66,23 @@ def forget(table: HourlyTable, marker: Marker) -> None:
     table.ledger.unmark(hour, marker.attempt.id)  # last: until then somebody comes back
 
 
-def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> int:
-    """Remove what an attempt put and the table does not reach; gives how many files there were.
+@dataclass(frozen=True)
+class Left:
+    """What an attempt put and the table does not reach.
+
+    Attributes:
+        urls: of files.
+        extent: how far the attempt's files go, those that the table reaches included.
+        folder: where all data files of the table go.
+    """
+
+    urls: tuple[str, ...]
+    extent: Extent
+    folder: str
+
+
+def find_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> Left:
+    """Find what an attempt put and the table does not reach.
 
     Args:
         table: loaded now.
@@ -74,13 +90,11 @@ def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None)
         seal: of one that has just landed: what it names is the table's. Without it the table is asked.
 
     Raises:
-        TransientError: the store did not answer; what is left is left.
+        TransientError: the store did not answer.
     """
     hour, attempt, files = HourWindow.from_key(marker.hour), marker.attempt, table.files
     names = table.files_of(hour, attempt)
     put = names.put(files, marker)
-    if put.extent != marker.seen:  # before anything is removed: what is left then has gaps before it
-        table.ledger.mark(marker.model_copy(update={"seen": put.extent}))
     reached = set[str]()
     if put.urls and (marker.sealed or marker.landed):
         reached = _named(table, hour, attempt, seal)
@@ -88,11 +102,29 @@ def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None)
     left = [url for url in put.urls if url not in reached]
     if not marker.landed and not reached & set(put.urls):
         left += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
-    files.delete_objects(left)
-    aborted = _abort_uploads(table, names.data_folder, attempt.id)
-    removed = logger.info if left or aborted else logger.debug
-    removed("%s: removed %d files and %d uploads of attempt %s", hour, len(left), aborted, attempt.id)
-    return len(left) + aborted
+    return Left(tuple(left), put.extent, names.data_folder)
+
+
+def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> int:
+    """Remove what an attempt put and the table does not reach; gives how many files there were.
+
+    Args:
+        table: loaded now.
+        marker: of the attempt.
+        seal: as for `find_left`.
+
+    Raises:
+        TransientError: the store did not answer; what is left is left.
+    """
+    hour, attempt = HourWindow.from_key(marker.hour), marker.attempt
+    left = find_left(table, marker, seal=seal)
+    if left.extent != marker.seen:  # before anything is removed: what is left then has gaps before it
+        table.ledger.mark(marker.model_copy(update={"seen": left.extent}))
+    table.files.delete_objects(left.urls)
+    aborted = _abort_uploads(table, left.folder, attempt.id)
+    removed = logger.info if left.urls or aborted else logger.debug
+    removed("%s: removed %d files and %d uploads of attempt %s", hour, len(left.urls), aborted, attempt.id)
+    return len(left.urls) + aborted
 
 
 def _named(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal | None) -> set[str]:

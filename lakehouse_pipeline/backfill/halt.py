@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-Interrupt = Callable[[], object]
+from lakehouse_pipeline.engines.tasks import Running
 
 
 class HaltedError(BaseException):
@@ -18,7 +18,7 @@ class Halt:
         """Nothing is to end yet."""
         self._asked = threading.Event()
         self._error: BaseException = HaltedError("the run was cancelled")
-        self._interrupts: list[Interrupt] = []
+        self._interrupts: list[Callable[[], object]] = []
 
     def set(self, error: BaseException | None = None) -> None:
         """Let the hour end with `error`; to be called again and again: what is not begun yet cannot be interrupted."""
@@ -40,17 +40,17 @@ class Halt:
         self.check()
 
     @contextmanager
-    def ending(self, tasks: AbstractContextManager[Interrupt]) -> Iterator[Interrupt]:
+    def ending(self, tasks: AbstractContextManager[Running]) -> Iterator[Running]:
         """Let the hour's end interrupt the engine's tasks; what they fail with is then taken for that end."""
         self.check()
         try:
-            with tasks as interrupt:
-                self._interrupts.append(interrupt)
+            with tasks as jobs:
+                self._interrupts.append(jobs.interrupt)
                 try:
                     self.check()
-                    yield interrupt
+                    yield jobs
                 finally:
-                    self._interrupts.remove(interrupt)
+                    self._interrupts.remove(jobs.interrupt)
         except Exception:
             self.check()
             raise

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
@@ -26,17 +26,18 @@ from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
+from lakehouse_pipeline.backfill.pulse import Pulse
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.engines.capabilities import capabilities
 from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.preflight import check_tasks
 from lakehouse_pipeline.engines.sessions import cores_of
-from lakehouse_pipeline.engines.tasks import ended_with
+from lakehouse_pipeline.engines.tasks import NO_JOBS, Running, ended_with
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.ledger.leases import LEASE, Renewal
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Seal, new_attempt_id
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounter, RequestCounts, counting
 
@@ -193,12 +194,13 @@ def _failing(bench: Bench, hour: HourWindow) -> Iterator[None]:
         with suppress(LakehouseError):  # the first error is the one to hear of
             if table := bench.warehouse.find(bench.spec):
                 note_failure(table, hour, bench.run_id, error)
-        _emit_failed(bench.spec.table, hour, error)
+        _emit_ended(bench.spec.table, hour, error)
         raise
 
 
-def _emit_failed(table: str, hour: HourWindow, error: BaseException) -> None:
-    events.emit("hour.failed", table, hour.key, error=type(error).__name__, message=str(error))
+def _emit_ended(table: str, hour: HourWindow, error: BaseException) -> None:
+    name = "hour.failed" if isinstance(error, Exception) else "hour.cancelled"
+    events.emit(name, table, hour.key, error=type(error).__name__, message=str(error))
 
 
 def _sealed(
@@ -290,6 +292,7 @@ class SealedHourRun:
                     attempt.id,
                     LEASE.total_seconds(),
                 )
+                events.emit("hour.waits", self.bench.spec.table, self.plan.hour.key, attempt.id, run=attempt.run_id)
             waited = True
             self.halt.wait(LOOK_AGAIN_S)
             held.read()
@@ -341,15 +344,26 @@ class SealedHourRun:
         )
         superseded = self.hand.open(attempt)
         try:
-            tasks = ended_with(session, attempt.id) if session else nullcontext(lambda: None)
-            with self.halt.ending(tasks) as interrupt, self.hand.renewing(lambda: self.stages.now, interrupt):
+            tasks = ended_with(session, attempt.id) if session else nullcontext(NO_JOBS)
+            with self.halt.ending(tasks) as jobs, self._renewing(attempt, jobs):
                 self._close_earlier(superseded)
                 seal = self._write(session, attempt) if session else self._empty(attempt)
-                self.hand.seal(seal)
+                sent = self.counter.snapshot() + self.of_tasks
+                self.hand.seal(seal.model_copy(update={"requests": sent.requests, "throttles": sent.throttles}))
         except BaseException as error:
             self.hand.close(error)
             raise
         return self._waiting()
+
+    def _renewing(self, attempt: Attempt, jobs: Running) -> Renewal:
+        """Renew the lease while the attempt is written, and say whether that gets on."""
+        table, hour = self.table.identifier, self.hand.hour
+
+        def told(idle: timedelta) -> None:
+            events.emit("hour.stalled" if idle else "hour.moving", table, hour.key, attempt.id)
+
+        pulse = Pulse(f"{table} {hour}", lambda: (self.stages.now, jobs.signs()), told)
+        return self.hand.renewing(lambda: self.stages.now, jobs.interrupt, pulse.idle)
 
     def _waiting(self) -> "SealedHourRun":
         self.stages.now = "waits for its commit"
@@ -418,7 +432,7 @@ class SealedHourRun:
         """Say how the hour ended."""
         table, hour = self.bench.spec.table, self.hand.hour
         if isinstance(outcome, LakehouseError):
-            _emit_failed(table, hour, outcome)
+            _emit_ended(table, hour, outcome)
             return outcome
         result = self._result(outcome)
         events.emit("hour.finished", table, hour.key, result.attempt, result=result)

@@ -16,12 +16,12 @@ LOOKS_AT_ONCE = 16
 
 def late_window(spec: TableSpec, now: datetime | None = None) -> HourRange | None:
     """Give the hours of a table whose source is watched: as far back as its `late` says; None where there are none."""
-    if spec.late is None:
-        return None
     moment = (now or datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
-    first = max(spec.start, HourWindow(moment - spec.late))
-    end = min(spec.end, HourWindow(moment)) if spec.end else HourWindow(moment)
-    return HourRange(first, HourWindow.from_ordinal(end.ordinal - 1)) if first < end else None
+    over = spec.hours_over(moment)
+    if spec.late is None or over is None:
+        return None
+    first = max(over.first, HourWindow(moment - spec.late))
+    return HourRange(first, over.last) if first <= over.last else None
 
 
 def changed_hours(

@@ -4,23 +4,30 @@ Everything is found by its marker: nothing is listed but the ledger's folder of 
 """
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Literal
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
-from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, forget, is_free, remove_left
+from lakehouse_pipeline.backfill.close import RunIsOver, close, close_landed, find_left, forget, is_free, remove_left
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger, MarkedAttempt
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Marker, Outcome
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 logger = logging.getLogger(__name__)
 
 # What a writer may still put after its attempt was closed: a request lives through its retries (10 min), a stopped
 # machine may wake up; credentials of an hour are the hard end on S3.
 ZOMBIES = timedelta(hours=1)
+
+MEASURED = 200  # attempts whose files are looked for: a few requests for each bucket of each
+ATTEMPTS_AT_ONCE = 8
 
 
 def close_attempts(
@@ -69,6 +76,47 @@ def is_due(table: HourlyTable, is_over: RunIsOver) -> bool:
         _due(table.ledger.hour(marked.hour), marked, is_over, grace=ZOMBIES) is not None
         for marked in table.ledger.marked()
     )
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """What ended attempts have left, and nobody has removed yet.
+
+    Attributes:
+        attempts: that may have left something, and are no run's.
+        files: that they have left, of the first `MEASURED` of them.
+        bytes: of these.
+    """
+
+    attempts: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+def find_orphans(table: HourlyTable) -> Orphans:
+    """Measure what ended attempts have left: by name, so that the data is not listed.
+
+    Raises:
+        TransientError: the store did not answer.
+        SafetyError: a marker is none of this version of the software.
+    """
+    ended = [marked.marker for marked in table.ledger.marked() if not _is_under_way(table, marked)]
+
+    def left_by(marker: Marker) -> Sequence[str]:
+        # Of one that nobody has closed nothing is known: where its record was lost, its files may be the table's.
+        return find_left(table, marker if marker.closed else marker.model_copy(update={"sealed": True})).urls
+
+    left = side_by_side(left_by, ended[:MEASURED], ATTEMPTS_AT_ONCE)
+    sizes = [info.size for info in side_by_side(table.files.head, chain.from_iterable(left), ATTEMPTS_AT_ONCE) if info]
+    return Orphans(len(ended), len(sizes), sum(sizes))
+
+
+def _is_under_way(table: HourlyTable, marked: MarkedAttempt) -> bool:
+    """Tell whether an attempt is its run's, or waits for a commit, or is in the table."""
+    record, attempt = table.ledger.hour(marked.hour).record, marked.marker.attempt.id
+    if record.committed and record.committed.attempt == attempt and not marked.marker.closed:
+        return True
+    return record.attempt is not None and record.attempt.id == attempt
 
 
 Due = Literal["finish abandoning", "close", "second pass", "close landed", "close stray"]

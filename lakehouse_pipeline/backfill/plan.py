@@ -63,6 +63,10 @@ class HourPlan:
     why: str
 
 
+class NoSourceError(DataError):
+    """There is no object of the hour."""
+
+
 @dataclass(frozen=True)
 class TableState:
     """What the table says of an hour.
@@ -82,14 +86,14 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
     """List what the hour reads.
 
     Raises:
-        DataError: nothing is there, and the spec does not say that this means an empty hour.
+        NoSourceError: nothing is there, and the spec does not say that this means an empty hour.
         ConfigurationError: there is no such bucket.
         TransientError: the store cannot be reached.
     """
     pattern = render(spec.source.path, hour)
     source = list_objects_of(files, pattern)
     if not source and spec.source.missing == "fail":
-        raise DataError(
+        raise NoSourceError(
             f"{spec.name} {hour}: there is no object at {pattern}. Land it, "
             "or write `missing: empty` under source if such an hour has no rows"
         )

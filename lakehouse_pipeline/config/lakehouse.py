@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.config.catalog import resolve_catalog
 from lakehouse_pipeline.config.engine import kind_of_engine
+from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.config.model import SpecModel
 from lakehouse_pipeline.config.problems import Problem, SpecError, did_you_mean
 from lakehouse_pipeline.config.spec_files import load_specs
@@ -39,6 +40,7 @@ class Lakehouse(SpecModel):
         catalog: PyIceberg's properties, local paths made absolute. Not in the repr: they hold secrets.
         engine: Spark's master, a Spark Connect address, or `sail`. Not in the repr: an address may hold a token.
         backfill: how many hours are run at once, and committed together.
+        health: when a table is taken for healthy.
         specs: by name.
     """
 
@@ -57,6 +59,7 @@ class Lakehouse(SpecModel):
     backfill: BackfillSettings = Field(
         default=BackfillSettings(), description="how many hours are run at once, and committed together"
     )
+    health: HealthSettings = Field(default=HealthSettings(), description="when a table is taken for healthy")
     specs: tuple[TableSpec, ...]
 
     def spec(self, name: str) -> TableSpec:

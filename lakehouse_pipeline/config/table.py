@@ -6,7 +6,7 @@ or an import of the transform is for the layers above.
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from lakehouse_pipeline.config.source import Join, Source, read_joins
 from lakehouse_pipeline.config.transform import Transform, read_transform
 from lakehouse_pipeline.config.types import Column, Columns, primitive_column
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.hours import HourRange, HourWindow
 
 MIN_FILE_SIZE = 1_000_000  # bytes; below it, requests and manifests outweigh the data
 MAX_FILE_SIZE = 5_000_000_000  # bytes; S3 takes no larger object in one PUT or copy
@@ -116,6 +116,12 @@ class TableSpec(SpecModel):
     def target_columns(self) -> tuple[Column, ...] | None:
         """The columns of the Iceberg table; None where only the parquet files of the source know them."""
         return self.source.columns if self.columns is None else self.columns
+
+    def hours_over(self, now: datetime) -> HourRange | None:
+        """Give the table's hours that are over at `now`, a moment in UTC; None where there is none yet."""
+        current = HourWindow(now.replace(minute=0, second=0, microsecond=0))
+        end = min(self.end, current) if self.end else current
+        return HourRange(self.start, HourWindow.from_ordinal(end.ordinal - 1)) if self.start < end else None
 
     def with_columns(self, types: Mapping[str, str]) -> tuple[Column, ...]:
         """Give the columns that a table has whose spec names none: found in a file, judged like written ones.
@@ -228,7 +234,7 @@ class TableSpec(SpecModel):
     @field_validator("file_size", mode="before")
     @classmethod
     def _bytes(cls, value: object) -> int:
-        size = value if isinstance(value, int) else _read_size(value)
+        size = value if isinstance(value, int) else read_size(value)
         if not MIN_FILE_SIZE <= size <= MAX_FILE_SIZE:
             raise ConfigurationError("is out of bounds; write 1MB to 5GB")
         return size
@@ -336,7 +342,12 @@ def _sort_field(value: object) -> SortField:
     return SortField(column=value)
 
 
-def _read_size(value: object) -> int:
+def read_size(value: object) -> int:
+    """Read a size in bytes.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:

@@ -8,6 +8,7 @@ interrupt its tasks, and what they write until they hear of it goes with the att
 
 import fcntl
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
@@ -55,14 +58,17 @@ class Hold:
             yield
 
     def watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Give batches on until the hour has failed.
+        """Give batches on until the hour has failed, and leave a sign of each.
 
         Raises:
             LakehouseError: it has.
         """
         for batch in batches:
-            if self.file is not None and not Path(self.file).exists():
-                raise LakehouseError(_OVER)
+            if self.file is not None:
+                try:
+                    os.utime(self.file)
+                except FileNotFoundError:
+                    raise LakehouseError(_OVER) from None
             yield batch
 
 
@@ -101,23 +107,39 @@ def run_tasks(
     return map_in_arrow(session.range(0, count, 1, count), numbered, spark_schema(schema))
 
 
+@dataclass(frozen=True)
+class Running:
+    """A block's jobs, as far as the engine tells.
+
+    Attributes:
+        interrupt: makes them fail.
+        signs: gives what changes as long as their tasks get on.
+    """
+
+    interrupt: Callable[[], object]
+    signs: Callable[[], object]
+
+
+NO_JOBS = Running(lambda: None, lambda: None)
+
+
 @contextmanager
-def ended_with(session: SparkSession, tag: str) -> Iterator[Callable[[], object]]:
-    """Let no task of the block's jobs outlive it where it fails; gives what makes them fail.
+def ended_with(session: SparkSession, tag: str) -> Iterator[Running]:
+    """Let no task of the block's jobs outlive it where it fails.
 
     Args:
         session: where the jobs run.
         tag: names them.
     """
     known = capabilities(session)
-    with _hour_file(exists=known.local_tasks) as file, _tagged(session, tag) as interrupt:
+    with _hour_file(exists=known.local_tasks) as file, _tagged(session, tag) as jobs:
         token = _hold.set(Hold(file.name if file else None))
         try:
-            yield interrupt
+            yield Running(jobs.interrupt, lambda: (jobs.signs(), os.fstat(file.fileno()).st_mtime_ns if file else 0))
         except BaseException:
             if file:
                 Path(file.name).unlink()
-            interrupt()
+            jobs.interrupt()
             if file:
                 _wait_for_tasks(file.fileno())
             raise
@@ -139,22 +161,49 @@ def _hour_file(*, exists: bool) -> Iterator[Any]:
 
 
 @contextmanager
-def _tagged(session: SparkSession, tag: str) -> Iterator[Callable[[], object]]:
-    """Name the block's jobs, and give what interrupts them."""
+def _tagged(session: SparkSession, tag: str) -> Iterator[Running]:
+    """Name the block's jobs, by which they are interrupted and looked at."""
     if capabilities(session).connect:
-        session.addTag(tag)
-        try:
-            yield lambda: session.interruptTag(tag)
-        finally:
-            session.removeTag(tag)
+        with _told_by_connect(session) as signs:
+            session.addTag(tag)
+            try:
+                yield Running(lambda: session.interruptTag(tag), signs)
+            finally:
+                session.removeTag(tag)
         return
     context = session.sparkContext
     context.setInterruptOnCancel(True)  # by default tasks of a failed job work on to their end
     context.addJobTag(tag)
     try:
-        yield lambda: context.cancelJobsWithTag(tag)
+        yield Running(lambda: context.cancelJobsWithTag(tag), lambda: _tasks_of(context, tag))
     finally:
         context.removeJobTag(tag)
+
+
+@contextmanager
+def _told_by_connect(session: SparkSession) -> Iterator[Callable[[], object]]:
+    """Give what the server told last of the session's queries; Sail's tells nothing before they have ended."""
+    told: list[object] = [None]
+
+    def heard(stages: Any, inflight_tasks: int, operation_id: str | None, done: bool) -> None:  # noqa: FBT001  # PySpark's
+        told[0] = (operation_id, done, inflight_tasks, str(list(stages or ())))
+
+    session.registerProgressHandler(heard)  # type: ignore[arg-type]  # PySpark's own examples give functions
+    try:
+        yield lambda: told[0]
+    finally:
+        session.removeProgressHandler(heard)  # type: ignore[arg-type]
+
+
+def _tasks_of(context: SparkContext, tag: str) -> object:
+    """Count the ended tasks of a tag's jobs, by stage."""
+    tracker = context.statusTracker()
+    jobs: Any = context._jsc.sc().statusTracker()  # noqa: SLF001  # PySpark's own tracker knows no tags
+    with suppress(Py4JError):  # a session that is being stopped
+        infos = [tracker.getJobInfo(job) for job in jobs.getJobIdsForTag(tag)]
+        stages = [tracker.getStageInfo(stage) for info in infos if info for stage in info.stageIds]
+        return [(stage.stageId, stage.currentAttemptId, stage.numCompletedTasks) for stage in stages if stage]
+    return None
 
 
 def _wait_for_tasks(lock: int) -> None:

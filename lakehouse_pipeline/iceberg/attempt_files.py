@@ -93,7 +93,7 @@ class AttemptFiles:
     def _commits(self, epoch: int) -> Iterator[Row]:
         """Name what commits and fences wrote, by all holders up to the one of an epoch."""
         places = max(len(self.attempt.bases) + commit.REGROUPS + 1, commit.COMMIT_RETRIES.tries)
-        for holder in range(self.attempt.epoch, epoch + 1):
+        for holder in range(self.attempt.preparing, epoch + 1):
             for place in range(places):
                 batch = commit.batch_name(batch_of(self.attempt.id, holder), place)
                 yield iter([manifest_list_url(self.target.locations, batch)])

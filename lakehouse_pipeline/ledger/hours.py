@@ -10,7 +10,7 @@ by the store alone, from the `Date` of its answer and the record's `LastModified
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -73,10 +73,15 @@ class Ledger:
         """Give a turn of the table, of which a run knows nothing yet."""
         return Turn(self._objects, f"{self.folder}/{name}.json", run_id)
 
-    def known(self) -> set[HourWindow]:
-        """List the hours that have a record: all that were ever begun."""
-        found = (item.url.rpartition("/")[2] for item in self._objects.list_objects(f"{self.folder}/hours/"))
-        return {HourWindow.from_key(f"{name.removesuffix('.json')}:00") for name in found if _RECORD.fullmatch(name)}
+    def known(self) -> Mapping[HourWindow, str]:
+        """List the hours that have a record, all that were ever begun; gives which version of it is there."""
+        found = self._objects.list_objects(f"{self.folder}/hours/")
+        named = ((item.url.rpartition("/")[2], item.etag) for item in found)
+        return {
+            HourWindow.from_key(f"{name.removesuffix('.json')}:00"): etag
+            for name, etag in named
+            if _RECORD.fullmatch(name)
+        }
 
     def mark(self, marker: Marker) -> None:
         """Say that an attempt is about to write, or that it is closed; its seal, if any, is left out."""
@@ -154,7 +159,7 @@ class HourLedger(Versioned[HourRecord]):
         with self._lock:
             return self._write(changes)
 
-    def renew(self, attempt: str, stage: str) -> bool:
+    def renew(self, attempt: str, stage: str, idle: timedelta = timedelta(0)) -> bool:
         """Write the record once more, so that the lease goes on; False once the attempt is no longer under way.
 
         Raises:
@@ -163,5 +168,5 @@ class HourLedger(Versioned[HourRecord]):
         with self._lock:
             if self.record.attempt is None or self.record.attempt.id != attempt:
                 return False
-            self._write({"stage": stage})
+            self._write({"stage": stage, "idle_s": int(idle.total_seconds())})
             return True

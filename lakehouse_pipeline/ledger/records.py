@@ -68,6 +68,8 @@ class Seal(_Model):
         schema_id: its schema then.
         spec_id: its partition spec then.
         sort_order_id: the order that the files hold; 0 where unsorted.
+        requests: sent to S3 up to the seal.
+        throttles: requests that S3 answered with 503 SlowDown or its kin.
     """
 
     manifests: tuple[SealedManifest, ...]
@@ -82,6 +84,8 @@ class Seal(_Model):
     schema_id: int
     spec_id: int
     sort_order_id: int
+    requests: int = 0
+    throttles: int = 0
 
 
 class Attempt(_Model):
@@ -102,6 +106,7 @@ class Attempt(_Model):
             the claims every file can be named without a listing.
         seal: set once the files are checked.
         offered: sealed, and its run leaves the commit to whoever commits for the table now.
+        unprepared: the last epoch of which it is known that neither its holder nor any before has prepared a commit.
         bases: the snapshots that `main` had to stand on for the commits that were sent; None for no snapshot at all.
         snapshot_ids: the snapshots that those commits would make.
     """
@@ -119,8 +124,14 @@ class Attempt(_Model):
     layout: Mapping[str, str] = {}
     seal: Seal | None = None
     offered: bool = False
+    unprepared: int = -1
     bases: tuple[int | None, ...] = ()
     snapshot_ids: tuple[int, ...] = ()
+
+    @property
+    def preparing(self) -> int:
+        """The first epoch whose holder may have prepared a commit, and have left files of it."""
+        return max(self.epoch, self.unprepared + 1)
 
     def sent(self, base: int | None, snapshot_id: int) -> "Attempt":
         """Give the attempt with one more commit that is about to be sent."""
@@ -176,6 +187,7 @@ class HourRecord(_Model):
             may be on its way) · aborting (it shall not land any more, and whether it has is being found out).
         attempt: the one under way.
         stage: what its holder was doing at the last renewal of the lease.
+        idle_s: for how many seconds that had not got on, then.
         committed: the last that landed.
         outcome: of the last run.
     """
@@ -186,6 +198,7 @@ class HourRecord(_Model):
     state: Literal["idle", "open", "sealed", "committing", "aborting"] = "idle"
     attempt: Attempt | None = None
     stage: str = ""
+    idle_s: int = 0
     committed: Committed | None = None
     outcome: Outcome | None = None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.checks import CheckFailedError, checks_of
 from lakehouse_pipeline.backfill.plan import dimensions_of, recipe_of
 from lakehouse_pipeline.config.backfill import BackfillSettings
@@ -24,9 +25,12 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, health_asset, health_name, health_sensor
+from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
 from lakehouse_pipeline.sources.listing import SourceObject
+from lakehouse_pipeline.status.progress import SAID_EVERY_S, Every, Progress
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.backfill.hour import HourResult
@@ -60,6 +64,7 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         # Backfill policies and code references; whoever loads definitions can do nothing about it.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = _assets(lakehouse)
+        health = [health_asset(lakehouse, spec, _group(spec)) for spec in lakehouse.specs]
     jobs = {
         spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
@@ -67,9 +72,9 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
     closing_job, sensors = closing(lakehouse)
     watching = (late_files(lakehouse, spec, jobs[spec.name]) for spec in lakehouse.specs)
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *health],
         jobs=[*jobs.values(), closing_job],
-        sensors=[*sensors, *filter(None, watching)],
+        sensors=[*sensors, *filter(None, watching), *(health_sensor(lakehouse, spec) for spec in lakehouse.specs)],
         schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
         # One process, one Spark session, for all hours of a run.
@@ -80,10 +85,15 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
 def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     versions = code_versions(lakehouse)
     jobs = {f"{spec.name}_job": spec for spec in lakehouse.specs}
+    healths = {health_name(spec): spec for spec in lakehouse.specs}
     assets, problems = [], []
     for spec in lakehouse.specs:
         if spec.name == JOB:
             problems.append(f"{spec.file}: is called as the job that closes attempts; rename it")
+        if spec.name in healths:
+            problems.append(
+                f"{spec.file}: is called as the health of {healths[spec.name].file.name}; rename one of them"
+            )
         if spec.name in jobs:
             problems.append(f"{spec.file}: is called as the job of {jobs[spec.name].file.name}; rename one of them")
         try:
@@ -132,7 +142,7 @@ def code_versions(lakehouse: Lakehouse) -> dict[str, str]:
         except LakehouseError as error:
             away = isinstance(error, TransientError)
             logger.warning("%s: its dimensions do not count for its code version: %s", spec.name, error)
-        versions[spec.name] = recipe_of(spec, dimensions)[:16]
+        versions[spec.name] = recipe_of(spec, dimensions)[:VERSION]
     return versions
 
 
@@ -149,7 +159,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         kinds=_kinds(lakehouse, spec),
         owners=list(spec.owners),
         freshness_policy=dg.FreshnessPolicy.time_window(spec.freshness) if spec.freshness else None,
-        group_name=re.sub(r"\W", "_", spec.table.rpartition(".")[0]),
+        group_name=_group(spec),
         metadata=_definition_metadata(spec),
         pool=f"lakehouse_{spec.name}",  # limits the writers of a table where somebody sets its limit
         check_specs=[
@@ -180,15 +190,28 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
                 failed[hour] = outcome
                 context.log.error("%s failed: %s", told, outcome)
             else:
-                context.log_event(_materialization(context.asset_key, outcome, code_version))
-                context.log.info("%s %s", told, _line(outcome))
+                context.log_event(of_result(spec.name, outcome, code_version))
+                context.log.info("%s %s", told, line_of(outcome))
 
-        run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
+        progress = Progress(spec.table, len(hours))
+        health = HealthReport(lakehouse, spec, warehouse, progress)
+        with (
+            events.subscribed(progress.heard),
+            Every(SAID_EVERY_S, lambda: context.log.info(progress.line), "status line"),
+            Every(LOOK_EVERY_S, lambda: health.to(context), health_name(spec)) as reports,
+        ):
+            run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
+            if len(hours) > 1:
+                reports.now()
         yield from _check_results(spec, failed, len(hours))
         if failed:
             raise _failure(spec, failed, next(iter(failed.values())))
 
     return asset
+
+
+def _group(spec: TableSpec) -> str:
+    return re.sub(r"\W", "_", spec.table.rpartition(".")[0])
 
 
 def _policy(settings: BackfillSettings) -> dg.BackfillPolicy:
@@ -228,56 +251,6 @@ def _definition_metadata(spec: TableSpec) -> dict[str, Any]:
         "dagster/column_schema": dg.TableSchema(columns),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=references),
     }
-
-
-def _materialization(key: dg.AssetKey, result: "HourResult", code_version: str) -> dg.AssetMaterialization:
-    """Report an hour. Skipped hours are reported, too: a backfill counts what was materialized."""
-    seal = result.seal
-    metadata: dict[str, Any] = {
-        "dagster/row_count": seal.rows,
-        "dagster/size_bytes": seal.bytes,
-        "files": seal.files,
-        "rejected_rows": seal.rejected,
-        **({} if seal.left is None else {"rows_left_to_other_hours": seal.left}),
-        "step": result.step,
-        "why": result.why,
-        "attempt": result.attempt,
-        "dagster/uri": result.location,
-        **{f"{stage}_seconds": dg.MetadataValue.float(seconds) for stage, seconds in result.seconds.items()},
-        **_requests(result),
-    }
-    if seal.rows_read is not None:
-        metadata["rows_read"] = seal.rows_read
-    if result.snapshot_id is not None:
-        metadata["snapshot_id"] = str(result.snapshot_id)  # 63 bits: a number would lose its last digits in the page
-    if result.sample_keys:
-        metadata["sample_keys"] = dg.MetadataValue.md("\n".join(f"- `{path}`" for path in result.sample_keys))
-    return dg.AssetMaterialization(
-        asset_key=key,
-        partition=result.hour.key,
-        metadata=metadata,
-        tags={"dagster/code_version": code_version, "dagster/data_version": seal.digest},
-    )
-
-
-def _requests(result: "HourResult") -> dict[str, Any]:
-    """Tell what S3 was asked, and how it answered; nothing where the hour lies on a disk."""
-    sent = result.requests
-    if not sent.requests:
-        return {}
-    return {
-        "s3_requests": sent.requests,
-        "s3_retries": sent.retries,
-        "s3_throttles": sent.throttles,
-        "s3_wait_seconds": dg.MetadataValue.float(round(sent.rate_wait_s + sent.retry_wait_s, 3)),
-    }
-
-
-def _line(result: "HourResult") -> str:
-    seal = result.seal
-    if result.step == "skip":
-        return f"skipped: {result.why}"
-    return f"committed: {seal.rows} rows, {seal.files} files, {seal.bytes} bytes, {result.seconds}"
 
 
 def _check_results(

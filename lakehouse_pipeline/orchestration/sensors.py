@@ -16,9 +16,8 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.paths import uses_hour
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
-from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
-from lakehouse_pipeline.ledger.records import Committed
+from lakehouse_pipeline.orchestration.reports import of_commit
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
 
 JOB = "close_attempts"
@@ -48,7 +47,7 @@ def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
                 failed += [f"{table.identifier} {each.hour}: {each.error}" for each in told if each.error]
                 for each in told:
                     if each.committed:
-                        context.log_event(_materialization(name, each.hour, each.committed))
+                        context.log_event(of_commit(name, each.hour, each.committed, "sealed, and left by its run"))
                         context.log.info("%s %s: committed", table.identifier, each.hour)
                 closed = close_attempts(table, is_over)
                 context.log.info("%s: closed %d attempts %s", table.identifier, len(closed), " ".join(closed))
@@ -150,22 +149,3 @@ def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
 def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[tuple[str, HourlyTable]]:
     found = ((spec.name, warehouse.find(spec)) for spec in lakehouse.specs)
     return [(name, table) for name, table in found if table]
-
-
-def _materialization(name: str, hour: HourWindow, committed: Committed) -> dg.AssetMaterialization:
-    """Report an hour whose own run could not: the page shows it as failed until then."""
-    seal = committed.seal
-    return dg.AssetMaterialization(
-        asset_key=name,
-        partition=hour.key,
-        metadata={
-            "dagster/row_count": seal.rows,
-            "dagster/size_bytes": seal.bytes,
-            "files": seal.files,
-            "step": "resume",
-            "why": "sealed, and left by its run",
-            "attempt": committed.attempt,
-            "snapshot_id": str(committed.snapshot_id),
-        },
-        tags={"dagster/code_version": committed.recipe[:16], "dagster/data_version": seal.digest},
-    )

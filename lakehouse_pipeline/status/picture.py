@@ -5,10 +5,12 @@ Nothing is asked but the records: no engine, no orchestrator, no data. So the pi
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
+from lakehouse_pipeline.backfill.plan import NoSourceError
+from lakehouse_pipeline.backfill.pulse import STALLED_AFTER
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
@@ -20,10 +22,20 @@ from lakehouse_pipeline.object_store.side_by_side import side_by_side
 RECORDS_AT_ONCE = 32
 
 State = Literal[
-    "committed", "running", "sealed", "interrupted", "failed", "cancelled", "not requested", "outside start...end"
+    "committed",
+    "running",
+    "stalled",
+    "sealed",
+    "interrupted",
+    "failed",
+    "no source",
+    "cancelled",
+    "not requested",
+    "outside start...end",
 ]
 STATES: tuple[State, ...] = get_args(State)
-UNFINISHED: frozenset[State] = frozenset({"sealed", "interrupted", "failed", "cancelled"})  # begun, and at rest
+# Begun, and at rest.
+UNFINISHED: frozenset[State] = frozenset({"sealed", "interrupted", "failed", "no source", "cancelled"})
 
 
 @dataclass(frozen=True)
@@ -32,16 +44,19 @@ class HourStatus:
 
     Attributes:
         hour: the hour.
-        state: *interrupted* is one whose run was last heard of more than a lease ago; *sealed*, one that only has to
-            be committed.
+        state: *stalled* is one that runs and has not got on for `STALLED_AFTER`; *interrupted*, one whose run was last
+            heard of more than a lease ago; *sealed*, one that only has to be committed.
         stage: of a running hour.
         run_id: of the run that holds it, or held it last.
         attempt: under way, or committed.
         rows: of the attempt, once it is sealed.
         files: of the attempt.
         bytes: of the attempt.
+        requests: that the attempt sent to S3.
+        throttles: of them, those that S3 answered with 503.
         snapshot_id: of the commit.
         age: since the record was written, by the store's clock.
+        idle: for how long a running hour has not got on.
         error: the class of what the last run failed with.
         message: what it said.
         is_live: whether the table has rows of an earlier attempt, or of this one.
@@ -55,8 +70,11 @@ class HourStatus:
     rows: int = 0
     files: int = 0
     bytes: int = 0
+    requests: int = 0
+    throttles: int = 0
     snapshot_id: int | None = None
     age: timedelta = timedelta(0)
+    idle: timedelta = timedelta(0)
     error: str = ""
     message: str = ""
     is_live: bool = False
@@ -90,6 +108,11 @@ class TableStatus:
         """Give the hours that are in one of these states."""
         return [each.hour for each in self.hours if each.state in states]
 
+    @property
+    def committed(self) -> list[HourStatus]:
+        """Those that are in the table, and of which no run wants anything else."""
+        return [each for each in self.hours if each.state == "committed"]
+
 
 def table_status(spec: TableSpec, table: HourlyTable | None, hours: Sequence[HourWindow]) -> TableStatus:
     """Look at the hours of a table; None is one that does not exist yet.
@@ -98,22 +121,41 @@ def table_status(spec: TableSpec, table: HourlyTable | None, hours: Sequence[Hou
         TransientError: the store did not answer.
         SafetyError: a record was not written by this version of the software.
     """
-    known = table.ledger.known() if table else set()
+    return TableWatch(spec).look(table, hours)
 
-    def look(hour: HourWindow) -> HourStatus:
-        if table is None or hour not in known:
-            return HourStatus(hour, "not requested" if is_inside(spec, hour) else "outside start...end")
-        return hour_status(table.ledger.hour(hour))
 
-    found = tuple(side_by_side(look, hours, RECORDS_AT_ONCE))
-    return TableStatus(spec.name, spec.table, datetime.now(UTC), found, len(table.table.snapshots()) if table else 0)
+class TableWatch:
+    """Looks at a table again and again, and reads only the records that were written since."""
+
+    def __init__(self, spec: TableSpec) -> None:
+        """Look at the table of a spec; nothing is read yet."""
+        self._spec = spec
+        self._at_rest: dict[HourWindow, tuple[str, datetime, HourStatus]] = {}
+
+    def look(self, table: HourlyTable | None, hours: Sequence[HourWindow]) -> TableStatus:
+        """Give its picture, as `table_status` does."""
+        known = table.ledger.known() if table else {}
+        now, spec = datetime.now(UTC), self._spec
+
+        def look(hour: HourWindow) -> HourStatus:
+            if table is None or hour not in known:
+                return HourStatus(hour, "not requested" if is_inside(spec, hour) else "outside start...end")
+            version, at, told = self._at_rest.get(hour, ("", now, None))
+            if told and version == known[hour]:
+                return replace(told, age=told.age + (now - at))
+            held = table.ledger.hour(hour)
+            told = hour_status(held)
+            if held.record.attempt is None:  # else what it is depends on how long ago its holder was heard of
+                self._at_rest[hour] = (known[hour], now, told)
+            return told
+
+        found = tuple(side_by_side(look, hours, RECORDS_AT_ONCE))
+        return TableStatus(spec.name, spec.table, now, found, len(table.table.snapshots()) if table else 0)
 
 
 def hours_of(spec: TableSpec) -> HourRange:
-    """Give all hours of a table: from its start to its end, or to the last one that is over."""
-    now = HourWindow(datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
-    end = min(spec.end, now) if spec.end else now
-    return HourRange(spec.start, HourWindow.from_ordinal(max(spec.start.ordinal, end.ordinal - 1)))
+    """Give all hours of a table: from its start to its end, or to the last one that is over; its first in any case."""
+    return spec.hours_over(datetime.now(UTC)) or HourRange(spec.start, spec.start)
 
 
 def is_inside(spec: TableSpec, hour: HourWindow) -> bool:
@@ -132,6 +174,7 @@ def hour_status(held: HourLedger) -> HourStatus:
     outcome, committed = record.outcome, record.committed
     if outcome and outcome.kind in {"failed", "cancelled", "abandoned"}:
         ended: State = "cancelled" if outcome.kind == "cancelled" else "failed"
+        ended = "no source" if outcome.error == NoSourceError.__name__ else ended
         return HourStatus(
             hour,
             ended,
@@ -152,6 +195,8 @@ def hour_status(held: HourLedger) -> HourStatus:
         rows=seal.rows,
         files=seal.files,
         bytes=seal.bytes,
+        requests=seal.requests,
+        throttles=seal.throttles,
         snapshot_id=committed.snapshot_id,
         age=held.age,
         is_live=True,
@@ -161,7 +206,8 @@ def hour_status(held: HourLedger) -> HourStatus:
 def _under_way(record: HourRecord, age: timedelta) -> State:
     ended = record.outcome is not None and record.outcome.kind in {"failed", "cancelled"}
     if age <= LEASE and not ended:
-        return "running"
+        is_idle = record.state == "open" and timedelta(seconds=record.idle_s) >= STALLED_AFTER
+        return "stalled" if is_idle else "running"
     return "interrupted" if record.state == "open" else "sealed"
 
 
@@ -178,7 +224,10 @@ def _told(
         rows=seal.rows if seal else 0,
         files=seal.files if seal else 0,
         bytes=seal.bytes if seal else 0,
+        requests=seal.requests if seal else 0,
+        throttles=seal.throttles if seal else 0,
         age=age,
+        idle=timedelta(seconds=record.idle_s) + age if state == "stalled" else timedelta(0),
         error=outcome.error if outcome else "",
         message=outcome.message if outcome else "",
         is_live=is_live,

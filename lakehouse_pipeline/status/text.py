@@ -10,9 +10,11 @@ from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, Tab
 MARKS: Mapping[State, str] = {
     "committed": "█",
     "running": "▶",
+    "stalled": "‖",
     "sealed": "◆",
     "interrupted": "!",
     "failed": "✗",
+    "no source": "∅",
     "cancelled": "c",
     "not requested": "·",
     "outside start...end": " ",
@@ -30,10 +32,10 @@ def status_lines(status: TableStatus) -> list[str]:
     counts = " · ".join(f"{count} {state}" for state, count in status.counts.items())
     lines = [f"{status.name} ({status.table}), as of {status.as_of:%Y-%m-%d %H:%M:%S} UTC: {hours}, {counts}"]
     lines += _days(status)
-    lines += cause_lines(_causes(status))
+    lines += cause_lines(causes_of(status))
     if unfinished := status.of(UNFINISHED):
         first, last = status.hours[0].hour, status.hours[-1].hour
-        lines.append(f"Next: lakehouse backfill {status.name} {range_text([first, last])} --only-failed")
+        lines.append(f"Next: lakehouse backfill {status.name} {range_text(first, last)} --only-failed")
         lines.append(f"Why:  lakehouse why {status.name} {unfinished[0]}")
     return lines
 
@@ -54,7 +56,8 @@ def _days(status: TableStatus) -> list[str]:
     return [*lines, f"  and {left} more day{'s' * (left != 1)}"] if left else lines
 
 
-def _causes(status: TableStatus) -> dict[Cause, list[HourWindow]]:
+def causes_of(status: TableStatus) -> dict[Cause, list[HourWindow]]:
+    """Group the hours that failed, or were cancelled, by why."""
     return group_causes((each.hour, each.error, each.message) for each in status.hours if each.error)
 
 
@@ -71,12 +74,16 @@ def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
     """Say what went wrong, the most frequent first."""
     lines = []
     for (error, message), hours in causes.items():
-        named = " ".join(hour.key for hour in hours[:MOST_HOURS])
-        more = f" and {len(hours) - MOST_HOURS} more" if len(hours) > MOST_HOURS else ""
         said = message.partition("\n")[0]
         lines.append(f"  {len(hours):>3}  {error}: {said[:MOST_MESSAGE]}{'…' * (len(said) > MOST_MESSAGE)}")
-        lines.append(f"       {named}{more}")
+        lines.append(f"       {hours_text(hours)}")
     return lines
+
+
+def hours_text(hours: Sequence[HourWindow]) -> str:
+    """Name the first of some hours, and how many more there are."""
+    named = " ".join(hour.key for hour in hours[:MOST_HOURS])
+    return f"{named} and {len(hours) - MOST_HOURS} more" if len(hours) > MOST_HOURS else named
 
 
 def why_lines(name: str, told: HourStatus) -> list[str]:
@@ -84,18 +91,23 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
     attempt = f"attempt {told.attempt}"
     wrote = f"{told.rows} rows in {told.files} files, {told.bytes / 1e6:.1f} MB"
     again = f"lakehouse backfill {name} {told.hour}"
-    ago = f"{_span(told.age)} ago"
+    ago = f"{span_text(told.age)} ago"
     ended = f": {told.error}: {told.message}" if told.error else ""
     before = " What an earlier attempt has committed is still in the table." if told.is_live else ""
     said: Mapping[State, str] = {
         "committed": f"committed: {attempt} wrote {wrote}, in snapshot {told.snapshot_id}; {ago}.",
         "running": f"running: {attempt} is at {told.stage} (run {told.run_id}, heard of {ago}).{before}",
+        "stalled": (
+            f"stalled: {attempt} is at {told.stage}, and has not got on for {span_text(told.idle)} (run {told.run_id}, "
+            f"heard of {ago}); the run's log has the stacks of its threads.{before}"
+        ),
         "sealed": f"sealed, waiting for a commit: {attempt} wrote {wrote} (run {told.run_id}, {ago}{ended}).{before}",
         "interrupted": (
             f"interrupted: run {told.run_id} was last heard of {ago}, with {attempt} at {told.stage}. Its files are "
             f"removed by the next run, or by the sensor that looks for leftovers.{before}"
         ),
         "failed": f"failed {ago} in run {told.run_id}{ended}{'' if ended.endswith('.') else '.'}{before}",
+        "no source": f"no source {ago}, in run {told.run_id}{ended}{'' if ended.endswith('.') else '.'}{before}",
         "cancelled": f"cancelled {ago} in run {told.run_id}{ended}.{before}",
         "not requested": "not requested: no run has begun it.",
         "outside start...end": f"outside of the table's start and end: change them in the spec of {name} first.",
@@ -105,7 +117,9 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
         "running": f"To follow it: lakehouse status {name} --watch",
         "sealed": f"A later run of the hour commits it, with no ETL; now: lakehouse commit {name} --hour {told.hour}",
         "interrupted": f"Now: {again}",
+        "stalled": "Terminate the run on Dagster's page, or set backfill.hour_deadline; then: " + again,
         "failed": f"Now: {again}",
+        "no source": f"Land it; then: {again}",
         "cancelled": f"Now: {again}",
         "not requested": f"Now: {again}",
     }
@@ -126,12 +140,12 @@ def as_json(status: TableStatus) -> dict[str, Any]:
 
 def hour_json(told: HourStatus) -> dict[str, Any]:
     """Give an hour as programs read it."""
-    return {**vars(told), "hour": told.hour.key, "age": round(told.age.total_seconds(), 3)}
+    spans = {"age": round(told.age.total_seconds(), 3), "idle": round(told.idle.total_seconds(), 3)}
+    return {**vars(told), "hour": told.hour.key, **spans}
 
 
-def range_text(hours: Sequence[HourWindow]) -> str:
-    """Write a range as commands take it, from the first of the hours to the last."""
-    first, last = hours[0], hours[-1]
+def range_text(first: HourWindow, last: HourWindow) -> str:
+    """Write a range as commands take it."""
     if first == last:
         return first.key
     if (first.start.hour, last.start.hour) == (0, 23):
@@ -140,7 +154,8 @@ def range_text(hours: Sequence[HourWindow]) -> str:
     return f"{first}...{last}"
 
 
-def _span(age: timedelta) -> str:
+def span_text(age: timedelta) -> str:
+    """Write a span in the largest unit of which it has two."""
     seconds = int(age.total_seconds())
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:

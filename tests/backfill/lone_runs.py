@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
@@ -239,9 +240,13 @@ class Lone(Generic[T]):
         assert self._process.pid
         os.kill(self._process.pid, signal.SIGCONT)
 
+    def ends(self, within_s: float) -> bool:
+        """Tell whether it has said how it ended, now or so many seconds from now."""
+        return self._told.poll(within_s)
+
     def ended(self) -> T:
         """Wait for its end and give what it said."""
-        assert self._told.poll(WITHIN_S)
+        assert self.ends(WITHIN_S)
         told: T = self._told.recv()
         self._process.join(WITHIN_S)
         assert self._process.exitcode == 0
@@ -250,6 +255,11 @@ class Lone(Generic[T]):
     def _state(self) -> str:
         command = ["ps", "-o", "state=", "-p", str(self._process.pid)]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def start_of(processes: int) -> Barrier:
+    """Make the place where so many processes wait for each other; this one may be of them."""
+    return _processes.Barrier(processes)
 
 
 def _tell(work: Callable[[], object], tells: Connection) -> None:

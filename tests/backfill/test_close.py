@@ -8,13 +8,14 @@ from pyiceberg.table import Table
 
 from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError, commit_together
 from lakehouse_pipeline.backfill.close import close
-from lakehouse_pipeline.backfill.leftovers import close_attempts
+from lakehouse_pipeline.backfill.leftovers import Orphans, close_attempts, find_orphans
 from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger import turns
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.objects import ObjectInfo
 from tests.backfill.hands import new_attempt, sealed
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake
 
@@ -225,3 +226,56 @@ def test_one_turn_at_a_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None
     assert ledger.turn("committer", "third").take(lambda _run_id: False)
     monkeypatch.setattr(turns, "LEASE", timedelta(seconds=-1))
     assert ledger.turn("committer", "fourth").take(lambda _run_id: False)
+
+
+def test_orphans_are_those_that_nobody_needs(lake: Lake) -> None:
+    """Not those of an attempt under way, sealed or committed: of one that ended, until they are removed."""
+    sealed(lake, TEN, [1, 2]).commit()
+    sealed(lake, ELEVEN, [3])
+    assert find_orphans(lake.now) == Orphans()
+    lost = sealed(lake, TEN, [4, 5, 6])
+    assert lost.attempt.seal
+    (file,) = lake.now.sealed_files(lost.attempt.seal)
+    lost.held.advance(state="idle", attempt=None)
+    (marker,) = [each.marker for each in lake.now.ledger.marked(TEN)]
+    lake.now.ledger.mark(marker.model_copy(update={"closed": True, "sealed": True}))
+    orphans = find_orphans(lake.now)
+    assert (orphans.attempts, orphans.files) == (1, 2)  # and its manifest
+    info = lake.now.files.head(file)
+    assert info is not None
+    assert orphans.bytes > info.size
+    close_attempts(lake.now, lambda _run_id: True, grace=timedelta(0))
+    assert find_orphans(lake.now).bytes == 0
+
+
+def test_files_of_the_table_are_no_orphans(lake: Lake) -> None:
+    """Where its record was lost, an attempt may have landed all the same."""
+    hand = sealed(lake, TEN, [1, 2])
+    marker = next(iter(lake.now.ledger.marked())).marker
+    hand.commit()
+    lake.now.ledger.mark(marker)
+    hand.held.advance(committed=None)
+    assert find_orphans(lake.now) == Orphans(attempts=1)
+
+
+@pytest.mark.parametrize(("tried", "most"), [(False, 5), (True, 200)])
+def test_an_offered_hour_is_tidied_up_with_few_requests(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, *, tried: bool, most: int
+) -> None:
+    """Who offers it has prepared no commit, so that none is looked for; unless it tried one before."""
+    hand = sealed(lake, TEN, [1, 2])
+    hand.prepared = tried
+    hand.offer()
+    (offered,) = offered_by_others(lake.now, "committer", lambda _run_id: False)
+    asked = list[str]()
+    head = LakehouseFileIO.head
+
+    def counted(files: LakehouseFileIO, url: str) -> ObjectInfo | None:
+        asked.append(url)
+        return head(files, url)
+
+    monkeypatch.setattr(LakehouseFileIO, "head", counted)
+    assert isinstance(commit_together([offered])[TEN], Committed)
+    assert len(asked) <= most
+    assert (len(asked) > 50) == tried
+    assert lake.rows() == {TEN.key: [1, 2]}

@@ -6,9 +6,8 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,25 +15,19 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.hour import HourResult, commit_hours
 from lakehouse_pipeline.backfill.range import HourDeadlineError, hours_in_flight, run_range
 from lakehouse_pipeline.backfill.sealed import offered_by_others
-from lakehouse_pipeline.config.backfill import BackfillSettings, CommitEvery
+from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.errors import DataError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.testing.faults import FaultServer
 from tests.backfill.lone_runs import Lone
+from tests.backfill.sail_runs import Outcomes, SailRun, settings
 from tests.iceberg.lake import hours_after
 from tests.projects import HOUR, Project, row, strays
 
 HOURS = hours_after(HourWindow.from_key(HOUR), 6)
 SECOND = HOURS[1]
-
-Outcomes = dict[HourWindow, HourResult | LakehouseError]
-
-
-def settings(at_once: int = 3, together: int = 24, seconds: int = 60) -> BackfillSettings:
-    """Give settings with these figures."""
-    return BackfillSettings(hours_in_flight=at_once, commit_every=CommitEvery(hours=together, seconds=seconds))
 
 
 def land(project: Project, hours: Sequence[HourWindow] = HOURS) -> None:
@@ -141,42 +134,11 @@ def test_views_are_the_hours_own(project: Project) -> None:
     _holds_all(project)
 
 
-@dataclass(frozen=True)
-class SailRun:
-    """A run on Sail, in a process of its own: one that runs Apache Spark cannot speak to another engine.
-
-    Attributes:
-        folder: the project's.
-        hours: that it runs.
-        at_once: hours in flight.
-        run_id: of the orchestrator.
-    """
-
-    folder: Path
-    hours: Sequence[HourWindow]
-    at_once: int
-    run_id: str = "run"
-
-    @property
-    def counted(self) -> Path:
-        """Not used: nothing strikes it."""
-        return self.folder
-
-    def __call__(self) -> list[str]:
-        """Run it; gives what went wrong."""
-        session = LazySession("sail", "range")
-        ended: Outcomes = {}
-        bench = Project(self.folder, session.get).bench(self.run_id)
-        run_range(bench, self.hours, settings(self.at_once), ended.__setitem__, apart=session.apart)
-        session.close()
-        return [f"{hour}: {outcome!r}" for hour, outcome in ended.items() if isinstance(outcome, LakehouseError)]
-
-
 def test_views_are_the_hours_own_on_sail(project: Project) -> None:
     """So over Spark Connect, where each hour in flight has a session of its own."""
     project.write("lakehouse.yaml", (project.folder / "lakehouse.yaml").read_text().replace("local[2]", "sail"))
     with Lone(SailRun(with_views(project).folder, HOURS, at_once=4)) as lone:
-        assert lone.ended() == []
+        assert lone.ended() == {}
     _holds_all(project)
 
 
@@ -281,7 +243,7 @@ def test_twenty_runs_of_one_table(project: Project, seaweed: SeaweedServer) -> N
         shares = [DAYS[place * HOURS_EACH :][:HOURS_EACH] for place in range(RUNS)]
         work = [SailRun(project.folder, share, 1, f"run {place}") for place, share in enumerate(shares)]
         runs = [running.enter_context(Lone(each)) for each in work]
-        assert [run.ended() for run in runs] == [[]] * RUNS
+        assert [run.ended() for run in runs] == [{}] * RUNS
     table = project.table.table
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(DAYS)))
     assert len(table.snapshots()) <= RUNS

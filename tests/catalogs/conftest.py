@@ -11,14 +11,6 @@ from moto.glue.responses import GlueResponse
 from moto.server import ThreadedMotoServer
 
 from lakehouse_pipeline.demo.seaweed import HOST, REGION, SeaweedServer
-from tests.catalogs.postgres import PostgresServer
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """Run PostgreSQL."""
-    with PostgresServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

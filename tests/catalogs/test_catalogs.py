@@ -12,8 +12,8 @@ from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, L
 from lakehouse_pipeline.iceberg import tables
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
 from lakehouse_pipeline.iceberg.tables import open_catalog
-from tests.catalogs.postgres import PostgresServer
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake
+from tests.postgres import PostgresServer
 
 Opens = Callable[[], Catalog]
 

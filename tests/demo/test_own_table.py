@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from pyspark.sql import SparkSession
 
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.orchestration.assets import build_defs

@@ -71,9 +71,9 @@ class Page:
         opened: AbstractContextManager[object] = urllib.request.urlopen(f"{self.url}/server_info", timeout=5)  # noqa: S310
         return opened
 
-    def launch(self, hours: Sequence[str], asset: str = "events") -> str:
+    def launch(self, hours: Sequence[str], table: str = "events") -> str:
         """Ask for a backfill, as "Materialize" does; gives its id."""
-        params = {"assetSelection": [{"path": [asset]}], "partitionNames": list(hours), "fromFailure": False}
+        params = {"assetSelection": [{"path": [table]}], "partitionNames": list(hours), "fromFailure": False}
         return self._begun(self.ask(LAUNCH, params=params)["launchPartitionBackfill"])
 
     def again(self, backfill: str) -> str:

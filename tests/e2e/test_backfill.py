@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.status.picture import TableStatus, table_status
 from tests.e2e.page import dagster_dev

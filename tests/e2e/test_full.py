@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.demo.landing import data_folder, raw_files
 from lakehouse_pipeline.demo.project import init_project

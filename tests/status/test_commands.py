@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.halt import Halt, HaltedError
 from lakehouse_pipeline.backfill.hour import HourResult, seal_hour
-from lakehouse_pipeline.cli import main
+from lakehouse_pipeline.backfill.plan import NoSourceError
+from lakehouse_pipeline.backfill.pulse import STALLED_AFTER
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit as commit_loop
 from lakehouse_pipeline.ledger.leases import LEASE
-from lakehouse_pipeline.orchestration import assets
+from lakehouse_pipeline.orchestration import assets, reports
 from lakehouse_pipeline.retry import RetryPolicy
 from lakehouse_pipeline.status import picture
 from tests.backfill.hands import new_attempt
 from tests.projects import HOUR, NEXT, THIRD, Project, row, strays
 
-FOURTH, FIFTH, SIXTH = (f"2013-01-01-{hour}:00" for hour in (13, 14, 15))
+FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH = (f"2013-01-01-{hour}:00" for hour in range(13, 18))
 RANGE = f"{HOUR}...{THIRD}"
 KEY = dg.AssetKey("events")
 
@@ -135,21 +138,21 @@ def test_a_run_that_fails_as_a_whole_says_so(landed: Project) -> None:
 
 def test_a_run_that_dies_midway_is_no_success(landed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours that it did not come to are counted, and why; the exit code says failed."""
-    report, told = assets._materialization, list[str]()
+    report, told = reports.of_result, list[str]()
 
-    def dies(key: dg.AssetKey, result: HourResult, code_version: str) -> dg.AssetMaterialization:
+    def dies(key: str, result: HourResult, code_version: str) -> dg.AssetMaterialization:
         if told:
             raise RuntimeError("Dagster's storage is gone")
         told.append(result.hour.key)
         return report(key, result, code_version)
 
-    monkeypatch.setattr(assets, "_materialization", dies)
+    monkeypatch.setattr(assets, "of_result", dies)
     landed.land(NEXT, [row(NEXT, 1)])
     settings = "backfill: {hours_in_flight: 1, commit_every: {hours: 1}}\n"
     landed.write("lakehouse.yaml", (landed.folder / "lakehouse.yaml").read_text() + settings)
     died = command(landed, "backfill", "events", RANGE)
     assert died.exit_code == 1
-    assert "hours were not come to" in died.stdout
+    assert "1 hour did not come to an end: " in died.stdout
     assert "Dagster's storage is gone" in died.stdout
 
 
@@ -175,7 +178,7 @@ def test_sealed_hours_are_said_to_be(landed: Project, monkeypatch: pytest.Monkey
 @pytest.fixture
 def every_state(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Give a table with an hour in each state."""
-    for place, hour in enumerate((THIRD, FOURTH, FIFTH, SIXTH), start=2):
+    for place, hour in enumerate((THIRD, FOURTH, FIFTH, SIXTH, SEVENTH), start=2):
         landed.land(hour, [row(hour, place)])
     landed.run(HOUR)
     with pytest.raises(ValueError, match="is no JSON"):
@@ -188,9 +191,13 @@ def every_state(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     with events.subscribed(ended), pytest.raises(KeyboardInterrupt):
         landed.run(THIRD)
     table = landed.table
-    for key in (FOURTH, FIFTH):
+    for key in (FOURTH, FIFTH, SEVENTH):
         window = HourWindow.from_key(key)
-        HourInHand(table, window, table.ledger.hour(window), f"run of {key}").open(new_attempt(table, window))
+        hand = HourInHand(table, window, table.ledger.hour(window), f"run of {key}")
+        hand.open(new_attempt(table, window))
+        hand.held.renew(hand.attempt.id, "etl", STALLED_AFTER if key == SEVENTH else timedelta(0))
+    with pytest.raises(NoSourceError):
+        landed.run(EIGHTH)
 
     halt = Halt()
 
@@ -209,8 +216,8 @@ def every_state(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return landed
 
 
-def test_status_and_why_agree(every_state: Project) -> None:
-    """Hour by hour, and with the table: what is said to be committed is there, and nothing else is."""
+def test_all_that_tells_agrees(every_state: Project) -> None:
+    """Commands and the asset, hour by hour, and with the table: what is said to be committed is there, and no more."""
     (told,) = read(every_state, "status", "events")["tables"]
     states = {each["hour"]: each["state"] for each in told["hours"] if each["state"] != "not requested"}
     assert states == {
@@ -220,14 +227,29 @@ def test_status_and_why_agree(every_state: Project) -> None:
         FOURTH: "running",
         FIFTH: "interrupted",
         SIXTH: "cancelled",
+        SEVENTH: "stalled",
+        EIGHTH: "no source",
     }
-    assert told["counts"] == dict.fromkeys(states.values(), 1) | {"not requested": 18}
+    assert told["counts"] == dict.fromkeys(states.values(), 1) | {"not requested": 16}
     assert every_state.ids() == [0]
     for hour, state in states.items():
         assert read(every_state, "why", "events", hour)["state"] == state
         said = command(every_state, "why", "events", hour).stdout
         assert said.startswith(f"{hour}: {state}")
         assert "lakehouse " in said.splitlines()[1]
+    metadata = looked_at(every_state)
+    assert metadata["unfinished"].value == {state: [hour] for hour, state in states.items() if state != "committed"}
+    counts = {name.removeprefix("hours_").replace("_", " "): value.value for name, value in metadata.items()}
+    assert {state: counts[state] for state in told["counts"]} == told["counts"]
+
+
+def looked_at(project: Project) -> Mapping[str, Any]:
+    """Materialize the asset of the table's health; gives its metadata."""
+    definitions = project.definitions()
+    assets = [asset for asset in definitions.assets or () if isinstance(asset, dg.AssetsDefinition)]
+    done = dg.materialize(assets, selection="events_health", resources=definitions.resources)
+    (materialization,) = done.asset_materializations_for_node("events_health")
+    return materialization.metadata
 
 
 def test_the_picture(every_state: Project) -> None:
@@ -238,11 +260,15 @@ def test_the_picture(every_state: Project) -> None:
     assert name.startswith("events (lake.events), as of ")
     assert counts.split(" · ") == [
         "24 hours, 1 committed",
-        *(f"1 {state}" for state in ("running", "sealed", "interrupted", "failed", "cancelled")),
-        "18 not requested",
+        *(
+            f"1 {state}"
+            for state in ("running", "stalled", "sealed", "interrupted", "failed", "no source", "cancelled")
+        ),
+        "16 not requested",
     ]
-    assert legend == "  █ committed  ▶ running  ◆ sealed  ! interrupted  ✗ failed  c cancelled  · not requested"
-    assert day == "  2013-01-01  ··········█✗ ◆▶!c········"
+    marks = "█ committed  ▶ running  ‖ stalled  ◆ sealed  ! interrupted  ✗ failed  ∅ no source  c cancelled"
+    assert legend == f"  {marks}  · not requested"
+    assert day == "  2013-01-01  ··········█✗ ◆▶!c‖∅······"
     assert any("DataError: file://" in line for line in causes)
     assert causes[-2] == "Next: lakehouse backfill events 2013-01-01 --only-failed"
 

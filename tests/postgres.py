@@ -6,9 +6,12 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import sqlalchemy as sa
 
 from lakehouse_pipeline.demo.seaweed import HOST, free_ports
 
@@ -33,8 +36,17 @@ class PostgresServer:
 
     @property
     def uri(self) -> str:
-        """Give SQLAlchemy's URL of its database."""
-        return f"postgresql+psycopg2://{USER}:{self.password}@{HOST}:{self._port}/postgres"
+        """Give SQLAlchemy's URL of the database that every cluster has."""
+        return self._uri("postgres")
+
+    def database(self) -> str:
+        """Make an empty database; gives SQLAlchemy's URL of it."""
+        name = f"test_{uuid.uuid4().hex}"
+        engine = sa.create_engine(self.uri, isolation_level="AUTOCOMMIT")  # CREATE DATABASE takes no transaction
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return self._uri(name)
 
     def __enter__(self) -> Self:
         """Make the cluster and start it; both programs come back when they are done."""
@@ -63,6 +75,9 @@ class PostgresServer:
             self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
         finally:
             shutil.rmtree(self._folder)
+
+    def _uri(self, database: str) -> str:
+        return f"postgresql+psycopg2://{USER}:{self.password}@{HOST}:{self._port}/{database}"
 
     def _options(self) -> str:
         return f"-p {self._port} -k {self._folder} -c listen_addresses={HOST} -c fsync=off"

@@ -1,0 +1,271 @@
+"""Commands about hours: run them, look at them, and decide about sealed ones."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakehouse_pipeline.cli.common import FAILED, as_json, config, exits, load, quiet, say
+from lakehouse_pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lakehouse_pipeline.backfill.sealed import SealedAttempt
+    from lakehouse_pipeline.config.lakehouse import Lakehouse
+    from lakehouse_pipeline.config.table import TableSpec
+    from lakehouse_pipeline.hours import HourWindow
+    from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+    from lakehouse_pipeline.orchestration.in_process import Ended
+    from lakehouse_pipeline.status.picture import TableStatus
+
+WATCH_EVERY_S = 5.0
+
+
+@click.command()
+@click.argument("table")
+@click.argument("hours", metavar="RANGE")
+@click.option("--only-failed", is_flag=True, help="Only the hours that failed, were cancelled, or wait for a commit.")
+@click.option("--changed", is_flag=True, help="Only committed hours whose source has changed since.")
+@click.option("--force", is_flag=True, help="Run hours that are unchanged, too.")
+@click.option("--dry-run", is_flag=True, help="Say which hours would be run, and run none.")
+@config
+@as_json
+@exits
+def backfill(  # a command's options
+    table: str,
+    hours: str,
+    config: Path | None,
+    *,
+    only_failed: bool,
+    changed: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Run hours in this process, as runs of Dagster: `2013-01-01...2013-01-19`, a month, a day, an hour.
+
+    Hours that are unchanged are skipped. A failed hour never stops another, and costs nothing that was sealed.
+    """
+    from lakehouse_pipeline.hours import parse_range
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.status.picture import UNFINISHED, table_status
+
+    lakehouse, asked = load(config), parse_range(hours)
+    spec, warehouse = lakehouse.spec(table), Warehouse.open(lakehouse.catalog)
+    before = table_status(spec, warehouse.find(spec), asked)
+    if outside := before.of(frozenset({"outside start...end"})):
+        raise ConfigurationError(
+            f"{len(outside)} of {asked} lie outside of {table}'s start and end: {outside[0]} to {outside[-1]}"
+        )
+    todo, said = list(asked), ""
+    if only_failed or changed:
+        failed = before.of(UNFINISHED) if only_failed else []
+        since = _changed(warehouse, spec, asked) if changed else []
+        todo = sorted({*failed, *since})
+        named = [f"{len(failed)} failed or did not end"] * only_failed + [f"{len(since)} have changed"] * changed
+        said = f", of which {' and '.join(named)}"
+    if not as_json:
+        click.echo(f"{asked}{said}")
+    if dry_run or not todo:
+        say({"table": table, "hours": [hour.key for hour in todo]}, [hour.key for hour in todo], as_json=as_json)
+        return 0
+    ended = _run(lakehouse, table, todo, force=force)
+    after = table_status(spec, warehouse.find(spec), todo)
+    told = _told(table, todo, ended, after)
+    say(told, _summary(table, hours, ended, told), as_json=as_json)
+    return FAILED if ended.failed or told["missing"] else 0
+
+
+def _run(lakehouse: "Lakehouse", table: str, todo: "list[HourWindow]", *, force: bool) -> "Ended":
+    from lakehouse_pipeline import events
+    from lakehouse_pipeline.orchestration.in_process import run_job
+    from lakehouse_pipeline.status.progress import SAID_EVERY_S, Every, Progress
+
+    progress = Progress(lakehouse.spec(table).table, len(todo))
+    line = Every(SAID_EVERY_S, lambda: click.echo(progress.line, err=True), "status line")
+    with line, events.subscribed(progress.heard), quiet():
+        return run_job(lakehouse, table, todo, force=force)
+
+
+def _told(table: str, todo: "list[HourWindow]", ended: "Ended", after: "TableStatus") -> dict[str, Any]:
+    return {
+        "table": table,
+        "finished": [hour.key for hour in ended.finished],
+        "failed": {hour.key: {"error": error, "message": said} for hour, (error, said) in ended.failed.items()},
+        "missing": [hour.key for hour in todo if hour not in ended.finished and hour not in ended.failed],
+        "problems": ended.problems,
+        "sealed": [hour.key for hour in after.of(frozenset({"sealed"}))],
+        "snapshots": len({result.snapshot_id for result in ended.committed.values()} - {None}),
+        "runs": ended.runs,
+    }
+
+
+def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") -> list[str]:
+    from lakehouse_pipeline.status.text import cause_lines, group_causes
+
+    there, snapshots = len(ended.finished), told["snapshots"]
+    done = f"{table}: {there} of {there + len(told['failed']) + len(told['missing'])} hours are there"
+    done += f" ({len(ended.committed)} committed in {snapshots} snapshot{'s' * (snapshots != 1)}, "
+    done += f"{there - len(ended.committed)} skipped)"
+    lines = [f"{done}, {len(ended.failed)} failed" if ended.failed else done]
+    lines += cause_lines(group_causes((hour, *said) for hour, said in ended.failed.items()))
+    if missing := len(told["missing"]):
+        count = f"{missing} hour{'s' * (missing != 1)}"
+        lines.append(f"  {count} did not come to an end: {'; '.join(ended.problems)}")
+    if ended.failed:
+        sealed = len(told["sealed"])
+        lines += [f"  {sealed} of them are sealed: their ETL does not run again"] if sealed else []
+        lines.append(
+            f"Next: lakehouse backfill {table} {asked} --only-failed      "
+            "(on Dagster's page: the backfill's menu, \"Re-execute from failure\")"
+        )
+    return lines
+
+
+def _changed(warehouse: "Warehouse", spec: "TableSpec", hours: "Sequence[HourWindow]") -> "list[HourWindow]":
+    from lakehouse_pipeline.backfill.late import changed_hours
+
+    found = warehouse.find(spec)
+    return list(changed_hours(spec, found, warehouse.files, hours)) if found else []
+
+
+@click.command()
+@click.argument("table", required=False)
+@click.option("--hours", metavar="RANGE", help="Only these, such as 2013-01 or 2013-01-01...2013-01-19.")
+@click.option("--watch", is_flag=True, help="Look again every few seconds, until Ctrl-C.")
+@config
+@as_json
+@exits
+def status(table: str | None, hours: str | None, config: Path | None, *, watch: bool, as_json: bool) -> None:
+    """Say which hours are in what state."""
+    from lakehouse_pipeline.hours import parse_range
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.status.picture import TableWatch, hours_of
+    from lakehouse_pipeline.status.text import as_json as picture
+    from lakehouse_pipeline.status.text import status_lines
+
+    lakehouse = load(config)
+    asked = parse_range(hours) if hours else None
+    specs = [lakehouse.spec(table)] if table else lakehouse.specs
+    warehouse, watches = Warehouse.open(lakehouse.catalog), {spec.name: TableWatch(spec) for spec in specs}
+    while True:
+        found = [watches[spec.name].look(warehouse.find(spec), asked or hours_of(spec)) for spec in specs]
+        lines = [line for each in found for line in status_lines(each)]
+        if watch and not as_json:
+            click.clear()
+        say({"tables": [picture(each) for each in found]}, lines, as_json=as_json)
+        if not watch:
+            return
+        time.sleep(WATCH_EVERY_S)
+
+
+@click.command()
+@click.argument("table")
+@click.argument("hour")
+@config
+@as_json
+@exits
+def why(table: str, hour: str, config: Path | None, *, as_json: bool) -> None:
+    """Say why an hour is as it is, and what to type next."""
+    from lakehouse_pipeline.hours import HourWindow
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.status.picture import table_status
+    from lakehouse_pipeline.status.text import hour_json, why_lines
+
+    lakehouse = load(config)
+    spec = lakehouse.spec(table)
+    found = Warehouse.open(lakehouse.catalog).find(spec)
+    (told,) = table_status(spec, found, [HourWindow.from_key(hour)]).hours
+    say(hour_json(told), why_lines(table, told), as_json=as_json)
+
+
+@click.command()
+@click.argument("table")
+@config
+@as_json
+@exits
+def health(table: str, config: Path | None, *, as_json: bool) -> int:
+    """Hold a table against the thresholds of lakehouse.yaml's `health`."""
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.status.health import examine, finding_json, finding_line
+
+    lakehouse = load(config)
+    spec = lakehouse.spec(table)
+    status, findings = examine(spec, lakehouse.health, Warehouse.open(lakehouse.catalog).find(spec))
+    broken = [each for each in findings if not each.passed]
+    said = f"{len(broken)} of {len(findings)} checks are broken" if broken else f"{len(findings)} checks hold"
+    told = {"table": table, "as_of": status.as_of.isoformat(), "checks": [finding_json(each) for each in findings]}
+    say(told, [f"{table}: {said}", *map(finding_line, findings)], as_json=as_json)
+    return FAILED if broken else 0
+
+
+@click.command()
+@click.argument("table")
+@click.option("--hour", metavar="HOUR", help="Only this hour's, such as 2013-01-01-10:00.")
+@config
+@as_json
+@exits
+def commit(table: str, hour: str | None, config: Path | None, *, as_json: bool) -> int:
+    """Commit the sealed attempts that no run is left to commit; needs no engine."""
+    from lakehouse_pipeline.backfill.sealed import commit_sealed
+    from lakehouse_pipeline.hours import HourWindow
+
+    window = HourWindow.from_key(hour) if hour else None
+    found = commit_sealed(_found(load(config), table), lambda _run_id: False, hour=window)
+    lines = [_sealed_line(each) for each in found] or [f"{table}: no attempt waits for its commit"]
+    told = [_sealed_json(each) for each in found]
+    say({"table": table, "attempts": told}, lines, as_json=as_json)
+    return FAILED if any(each.error for each in found) else 0
+
+
+@click.command()
+@click.argument("table")
+@click.option("--hour", required=True, metavar="HOUR", help="Of the attempt, such as 2013-01-01-10:00.")
+@click.option("--dry-run", is_flag=True, help="Say what would be given up, and change nothing.")
+@config
+@as_json
+@exits
+def abandon(table: str, hour: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Give a sealed attempt up: its files are removed, unless it turns out to be in the table."""
+    from lakehouse_pipeline.backfill.sealed import abandon_sealed
+    from lakehouse_pipeline.hours import HourWindow
+
+    found = _found(load(config), table)
+    told = abandon_sealed(found, lambda _run_id: False, HourWindow.from_key(hour), dry_run=dry_run)
+    if told.committed:
+        line = _sealed_line(told)
+    else:
+        what = f"attempt {told.attempt} with {told.rows} rows in {told.files} files"
+        line = f"{told.hour}: {what} {'would be' if dry_run else 'is'} abandoned"
+    say({"table": table, "dry_run": dry_run, **_sealed_json(told)}, [line], as_json=as_json)
+
+
+def _found(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
+    from lakehouse_pipeline.iceberg.hourly import Warehouse
+
+    spec = lakehouse.spec(table)
+    found = Warehouse.open(lakehouse.catalog).find(spec)
+    if found is None:
+        raise ConfigurationError(f"{spec.table} does not exist yet: its first hour creates it")
+    return found
+
+
+def _sealed_line(told: "SealedAttempt") -> str:
+    what = f"{told.hour}: attempt {told.attempt}"
+    if told.error:
+        return f"{what} is not committed: {type(told.error).__name__}: {told.error}"
+    return f"{what} is committed: {told.rows} rows, {told.files} files"
+
+
+def _sealed_json(told: "SealedAttempt") -> dict[str, Any]:
+    return {
+        "hour": told.hour.key,
+        "attempt": told.attempt,
+        "rows": told.rows,
+        "files": told.files,
+        "committed": told.committed is not None,
+        "snapshot_id": told.committed.snapshot_id if told.committed else None,
+        "error": str(told.error) if told.error else None,
+    }

@@ -1,0 +1,19 @@
+"""The command line. A command parses, calls one function and says what came of it; errors become exit codes here."""
+
+import click
+
+from lakehouse_pipeline.cli.demo import demo, dev
+from lakehouse_pipeline.cli.files import apply, check, init, new, schema
+from lakehouse_pipeline.cli.hours import abandon, backfill, commit, health, status, why
+
+COMMANDS = (init, new, check, apply, backfill, status, why, health, commit, abandon, schema, demo, dev)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lakehouse-pipeline")
+def main() -> None:
+    """Backfill hourly partitions into Apache Iceberg: Dagster orchestrates, Spark moves rows, Arrow writes bytes."""
+
+
+for command in COMMANDS:
+    main.add_command(command)

@@ -1,0 +1,55 @@
+"""When a table is taken for healthy: thresholds that checks and `lakehouse health` hold it against."""
+
+import re
+from datetime import timedelta
+
+from pydantic import Field, field_validator
+
+from lakehouse_pipeline.config.backfill import read_count
+from lakehouse_pipeline.config.model import SpecModel
+from lakehouse_pipeline.config.table import read_age, read_size
+from lakehouse_pipeline.errors import ConfigurationError
+
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
+
+
+class HealthSettings(SpecModel):
+    """The key `health` of lakehouse.yaml.
+
+    Attributes:
+        failed_hours: that may have failed, have been interrupted or cancelled, or have no source.
+        stalled_hours: that may run and not get on.
+        sealed_for: how long a sealed hour may wait for its commit.
+        throttle_share: of the requests of hours that were written within a day, those that S3 may answer with 503.
+        orphan_bytes: that ended attempts may have left and nobody has removed yet.
+    """
+
+    failed_hours: int = Field(default=0, description="hours that may have failed")
+    stalled_hours: int = Field(default=0, description="hours that may run and not get on")
+    sealed_for: timedelta = Field(default=timedelta(hours=1), description="how long a sealed hour may wait, such as 1h")
+    throttle_share: float = Field(default=0.2, description="requests that may be answered with 503, such as 20%")
+    orphan_bytes: int = Field(default=10**9, description="bytes that ended attempts may have left, such as 1GB")
+
+    @field_validator("failed_hours", "stalled_hours", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> int:
+        return read_count(value, least=0)
+
+    @field_validator("sealed_for", mode="before")
+    @classmethod
+    def _with_a_unit(cls, value: object) -> timedelta:
+        return value if isinstance(value, timedelta) else read_age(value)
+
+    @field_validator("throttle_share", mode="before")
+    @classmethod
+    def _share(cls, value: object) -> float:
+        match = _SHARE.fullmatch(str(value))
+        share = float(match[1]) / 100 if match else 2.0
+        if share > 1:
+            raise ConfigurationError(f"is {value!r}; write per cent from 0% to 100%")
+        return share
+
+    @field_validator("orphan_bytes", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> int:
+        return value if isinstance(value, int) else read_size(value)
