@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test check bench screenshots clean constraints setup-demo setup-dev
+.PHONY: help demo dev test test-full check bench screenshots clean constraints setup-demo setup-dev
 
 # Spark's launcher reads JAVA_HOME; the Java found may be neither the caller's JAVA_HOME nor on PATH.
 RUN = JAVA_HOME="$$(tools/java-home)"
@@ -16,8 +16,11 @@ dev: setup-demo ## the same lakehouse in Dagster's UI
 	@$(RUN) .venv/bin/lakehouse dev $(ARGS)
 
 # In three processes, each with its own Spark and servers, of which one mostly waits; ARGS="-n 0" is one.
-test: setup-dev ## all tests
+test: setup-dev ## all tests but those of test-full
 	@$(RUN) .venv/bin/pytest -q -n 3 $(ARGS)
+
+test-full: setup-dev ## a backfill of 456 hours with faults, through Dagster's page, until it is right
+	@$(RUN) .venv/bin/pytest -q -m full $(ARGS)
 
 check: setup-dev ## lint, format, types, layers, and what no file here may name
 	.venv/bin/ruff check
@@ -45,7 +48,7 @@ constraints: ## renew constraints.txt: the newest versions that pyproject.toml a
 	@tools/constraints
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup-demo:
 	@tools/setup demo

@@ -27,9 +27,8 @@ ROOT = Path(__file__).parents[1]
 # A JVM of the tests does little for a short time: the second compiler and G1's threads would take the tests' cores.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
-# Groups of which all files go to one process, the first to begin with. The first wait for Dagster's daemon, and not for a
-# core; what tests of the second share starts once in a process, and costs more than they do: every engine, and the JVM's
-# Iceberg.
+# Groups of which all files go to one process, and which come first. One waits for Dagster's daemon, and not for a core;
+# what the tests of the other share starts once in a process, and costs more than they do: engines, and the JVM's Iceberg.
 TOGETHER = {"waiting": ("tests/e2e/",), "costly": ("tests/conformance/", "tests/oracle/")}
 
 
@@ -37,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, and set what every property test and every JVM starts with."""
     hypothesis.settings.register_profile("tests", deadline=None)  # no test judges time: the machine may be busy
     hypothesis.settings.load_profile("tests")
+    config.addinivalue_line("markers", "full: takes minutes, and runs only where somebody asks for it: make test-full")
     config.addinivalue_line("markers", "oracle: compares with Apache Iceberg's JVM implementation, in Spark 3.5")
     os.environ.setdefault("JAVA_TOOL_OPTIONS", JAVA_OPTIONS)
 

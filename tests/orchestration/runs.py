@@ -9,9 +9,12 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.events import EngineEventData
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.test_utils import create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -69,6 +72,14 @@ def is_stale(project: Project, instance: dg.DagsterInstance, hour: str) -> bool:
     graph = project.definitions().resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     return resolver.get_status(KEY, hour) == StaleStatus.STALE
+
+
+def left_behind(instance: dg.DagsterInstance, pid: int, server: str) -> dg.DagsterRun:
+    """Make the record of a run that has started in a process, whose code server is no more."""
+    tags = {GRPC_INFO_TAG: server}
+    run: dg.DagsterRun = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags=tags)
+    instance.report_engine_event(f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid))
+    return run
 
 
 class Backfills:
