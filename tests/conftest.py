@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 # Groups of which all files go to one process, and which come first. One waits for Dagster's daemon, and not for a core;
-# what the tests of the other share starts once in a process, and costs more than they do: engines, and the JVM's Iceberg.
+# what tests of the other share starts once in a process, and costs more than they do: engines, and the JVM's Iceberg.
 TOGETHER = {"waiting": ("tests/e2e/",), "costly": ("tests/conformance/", "tests/oracle/")}
 
 
