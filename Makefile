@@ -15,9 +15,9 @@ demo: setup-demo ## backfill the example flights into Iceberg on an S3 server of
 dev: setup-demo ## the same lakehouse in Dagster's UI
 	@$(RUN) .venv/bin/lakehouse dev $(ARGS)
 
-# In three processes, each with its own Spark and servers, of which one mostly waits; ARGS="-n 0" is one.
+# In four processes, each with its own Spark and servers, of which some mostly wait; ARGS="-n 0" is one.
 test: setup-dev ## all tests but those of test-full
-	@$(RUN) .venv/bin/pytest -q -n 3 $(ARGS)
+	@$(RUN) .venv/bin/pytest -q -n 4 $(ARGS)
 
 test-full: setup-dev ## a backfill of 456 hours with faults, through Dagster's page, until it is right
 	@$(RUN) .venv/bin/pytest -q -m full $(ARGS)

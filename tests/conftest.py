@@ -27,9 +27,10 @@ ROOT = Path(__file__).parents[1]
 # A JVM of the tests does little for a short time: the second compiler and G1's threads would take the tests' cores.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
-# Groups of which all files go to one process, and which come first. One waits for Dagster's daemon, and not for a core;
-# what tests of the other share starts once in a process, and costs more than they do: engines, and the JVM's Iceberg.
-TOGETHER = {"waiting": ("tests/e2e/",), "costly": ("tests/conformance/", "tests/oracle/")}
+# These wait for Dagster's daemon, and not for a core: they come first, beside each other.
+WAITING = "tests/e2e/"
+# What their tests share starts once in a process, and costs more than they do: engines, and the JVM's Iceberg.
+COSTLY = ("tests/conformance/", "tests/oracle/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,18 +43,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """Name the group that a test runs with: its file, unless it is of those that go together."""
-    return next((name for name, folders in TOGETHER.items() if nodeid.startswith(folders)), nodeid.partition("::")[0])
+    """Name the group of tests that go to one process: a file's, or those that are costly to begin with."""
+    return "costly" if nodeid.startswith(COSTLY) else nodeid.partition("::")[0]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In the processes of `pytest -n`, begin with what is long: else it is waited for at the end."""
     if hasattr(config, "workerinput"):
-        first, tests = list(TOGETHER), Counter(group_of(item.nodeid) for item in items)
+        tests = Counter(group_of(item.nodeid) for item in items)
 
-        def rank(item: pytest.Item) -> tuple[int, int, str]:
+        def rank(item: pytest.Item) -> tuple[bool, bool, int, str]:
             group = group_of(item.nodeid)
-            return (first.index(group) if group in first else len(first), -tests[group], group)
+            return (not group.startswith(WAITING), group != "costly", -tests[group], group)
 
         items.sort(key=rank)
 

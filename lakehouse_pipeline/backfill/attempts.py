@@ -176,6 +176,7 @@ class HourInHand:
             source=attempt.source,
             recipe=attempt.recipe,
             seal=attempt.seal,
+            rewritten=attempt.rewrites,
         )
         outcome = self._outcome("committed")
         self.held.advance(state="idle", attempt=None, stage="", committed=committed, outcome=outcome)

@@ -214,11 +214,11 @@ def commit(table: str, hour: str | None, config: Path | None, *, as_json: bool) 
     from lakehouse_pipeline.hours import HourWindow
 
     window = HourWindow.from_key(hour) if hour else None
-    found = commit_sealed(_found(load(config), table), lambda _run_id: False, hour=window)
-    lines = [_sealed_line(each) for each in found] or [f"{table}: no attempt waits for its commit"]
-    told = [_sealed_json(each) for each in found]
+    sealed = commit_sealed(_found(load(config), table), lambda _run_id: False, hour=window)
+    lines = [_sealed_line(each) for each in sealed] or [f"{table}: no attempt waits for its commit"]
+    told = [_sealed_json(each) for each in sealed]
     say({"table": table, "attempts": told}, lines, as_json=as_json)
-    return FAILED if any(each.error for each in found) else 0
+    return FAILED if any(each.error for each in sealed) else 0
 
 
 @click.command()
@@ -243,14 +243,18 @@ def abandon(table: str, hour: str, config: Path | None, *, dry_run: bool, as_jso
     say({"table": table, "dry_run": dry_run, **_sealed_json(told)}, [line], as_json=as_json)
 
 
+def found(warehouse: "Warehouse", spec: "TableSpec") -> "HourlyTable":
+    """Load a table that has to be there."""
+    table = warehouse.find(spec)
+    if table is None:
+        raise ConfigurationError(f"{spec.table} does not exist yet: its first hour creates it")
+    return table
+
+
 def _found(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
     from lakehouse_pipeline.iceberg.hourly import Warehouse
 
-    spec = lakehouse.spec(table)
-    found = Warehouse.open(lakehouse.catalog).find(spec)
-    if found is None:
-        raise ConfigurationError(f"{spec.table} does not exist yet: its first hour creates it")
-    return found
+    return found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))
 
 
 def _sealed_line(told: "SealedAttempt") -> str:

@@ -14,6 +14,7 @@ from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.config.catalog import resolve_catalog
 from lakehouse_pipeline.config.engine import kind_of_engine
 from lakehouse_pipeline.config.health import HealthSettings
+from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.config.model import SpecModel
 from lakehouse_pipeline.config.problems import Problem, SpecError, did_you_mean
 from lakehouse_pipeline.config.spec_files import load_specs
@@ -41,6 +42,7 @@ class Lakehouse(SpecModel):
         engine: Spark's master, a Spark Connect address, or `sail`. Not in the repr: an address may hold a token.
         backfill: how many hours are run at once, and committed together.
         health: when a table is taken for healthy.
+        maintenance: when tables are kept in shape.
         specs: by name.
     """
 
@@ -60,6 +62,7 @@ class Lakehouse(SpecModel):
         default=BackfillSettings(), description="how many hours are run at once, and committed together"
     )
     health: HealthSettings = Field(default=HealthSettings(), description="when a table is taken for healthy")
+    maintenance: MaintenanceSettings = Field(default=MaintenanceSettings(), description="when tables are kept in shape")
     specs: tuple[TableSpec, ...]
 
     def spec(self, name: str) -> TableSpec:

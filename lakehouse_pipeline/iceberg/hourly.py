@@ -1,7 +1,7 @@
 """An Iceberg table as a backfill sees it: hours that are read, written, sealed and replaced."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
@@ -10,7 +10,12 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.table import Table
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.typedef import Record
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
@@ -27,12 +32,21 @@ from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import REGROUPS, Replaced, RivalsWonError, fence, load, replace_hours
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
-from lakehouse_pipeline.iceberg.manifests import DELETED, LiveFile, digest, live_files, read_entries, read_sealed
+from lakehouse_pipeline.iceberg.manifests import (
+    DELETED,
+    LiveFile,
+    all_live_files,
+    digest,
+    live_files,
+    read_entries,
+    read_sealed,
+)
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.reachability import strays
 from lakehouse_pipeline.iceberg.replacement import HoursLostError, SealedHour, head
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
 from lakehouse_pipeline.iceberg.seals import seal_files
+from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck
 from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog, translated
 from lakehouse_pipeline.iceberg.write_target import WriteTarget, layout_of
 from lakehouse_pipeline.ledger.hours import Ledger
@@ -186,6 +200,53 @@ class HourlyTable:
         """
         metadata = self.table.metadata
         return live_files(metadata, self.table.io, self.head, hour, EventTime.of(metadata, self.hour))
+
+    def all_live(self) -> Iterator[LiveFile]:
+        """Go through the live files of all hours, delete files included."""
+        metadata = self.table.metadata
+        return all_live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour))
+
+    def batches(self, paths: Collection[str], hour: HourWindow) -> Iterator[pa.RecordBatch]:
+        """Read live data files of an hour, one after the other, as the table's schema is now.
+
+        Raises:
+            CommitConflictError: some of them are live no more.
+            ValueError: the table has equality deletes, which PyIceberg cannot apply (apache/iceberg-python#6568).
+        """
+        begin, end = hour.start.isoformat(), hour.end.isoformat()
+        scan = self.table.scan(f"{self.hour} >= '{begin}' and {self.hour} < '{end}'")
+        tasks = [task for task in scan.plan_files() if task.file.file_path in paths]
+        if len(tasks) != len(paths):
+            raise CommitConflictError(f"{len(paths) - len(tasks)} files of {hour} are live no more")
+        read = ArrowScan(self.table.metadata, self.table.io, self.table.schema(), AlwaysTrue())
+        for task in tasks:  # given together, all of them would be read into memory at once
+            yield from read.to_record_batches([task])
+
+    def written(self, files: Sequence[WrittenFile]) -> Iterator[pa.RecordBatch]:
+        """Read files that no snapshot knows yet, one after the other."""
+        read = ArrowScan(self.table.metadata, self.table.io, self.table.schema(), AlwaysTrue())
+        for file in files:
+            # All of their columns are in them: nothing is taken from the partition's values.
+            stored = DataFile.from_args(
+                content=DataFileContent.DATA,
+                file_path=file.path,
+                file_format=FileFormat.PARQUET,
+                partition=Record(),
+                record_count=file.rows,
+                file_size_in_bytes=file.size,
+            )
+            stored.spec_id = self.table.spec().spec_id
+            yield from read.to_record_batches([FileScanTask(stored)])
+
+    @property
+    def schema(self) -> Schema:
+        """The table's schema."""
+        return self.table.schema()
+
+    @property
+    def order(self) -> tuple[tuple[str, bool], ...]:
+        """The table's sort order: names, and whether they descend; empty where it has none."""
+        return OrderCheck.of(self.table.sort_order(), self.table.schema()).columns
 
     def rows(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of every live row into memory.

@@ -57,6 +57,8 @@ class LiveFile:
         rows: records in it.
         bytes: its size on storage.
         hour: the hour of all its rows, as Iceberg counts hours; None where they may be of several.
+        spec_id: the partition spec that it was written for.
+        partition: its values in that spec, as text: equal for files of one partition.
     """
 
     path: str
@@ -64,6 +66,8 @@ class LiveFile:
     rows: int
     bytes: int
     hour: int | None
+    spec_id: int
+    partition: str
 
 
 def digest(paths: Iterable[str]) -> str:
@@ -87,12 +91,23 @@ def live_files(
         if event_time.in_manifest(manifest).meets(hours):
             span_of = event_time.in_entries_of(manifest.partition_spec_id)
             found += [
-                live_file(entry, span)
+                live_file(entry, span, manifest.partition_spec_id)
                 for entry in read_entries(files, manifest)
                 if entry["status"] != DELETED and (span := span_of(entry)).meets(hours)
             ]
     refuse_straddling(found)
     return found
+
+
+def all_live_files(
+    metadata: TableMetadata, files: FileIO, snapshot_id: int | None, event_time: EventTime
+) -> Iterator[LiveFile]:
+    """Go through the files of all hours that a snapshot reaches, deletes included, manifest by manifest."""
+    for manifest in manifests_of(metadata, files, snapshot_id):
+        span_of = event_time.in_entries_of(manifest.partition_spec_id)
+        for entry in read_entries(files, manifest):
+            if entry["status"] != DELETED:
+                yield live_file(entry, span_of(entry), manifest.partition_spec_id)
 
 
 def refuse_straddling(files: Iterable[LiveFile]) -> None:
@@ -126,8 +141,8 @@ def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None
     return snapshot.manifests(files)
 
 
-def live_file(entry: Entry, span: HourSpan) -> LiveFile:
-    """Reduce an entry to what decisions are made of."""
+def live_file(entry: Entry, span: HourSpan, spec_id: int) -> LiveFile:
+    """Reduce an entry of a manifest of a spec to what decisions are made of."""
     data_file = entry["data_file"]
     return LiveFile(
         path=data_file["file_path"],
@@ -135,6 +150,8 @@ def live_file(entry: Entry, span: HourSpan) -> LiveFile:
         rows=data_file["record_count"],
         bytes=data_file["file_size_in_bytes"],
         hour=span.hour,
+        spec_id=spec_id,
+        partition=repr(data_file["partition"]),
     )
 
 

@@ -66,19 +66,21 @@ class SealedHour:
         attempt: its id.
         replaces: digest of the live files that the attempt was opened on.
         seal: the files that take their place.
+        rewrites: they hold the same rows.
     """
 
     hour: HourWindow
     attempt: str
     replaces: str
     seal: Seal
+    rewrites: bool = False
 
     @classmethod
     def of(cls, hour: HourWindow, attempt: Attempt) -> "SealedHour":
         """Take a sealed attempt out of its record."""
         if attempt.seal is None:
             raise SafetyError(f"attempt {attempt.id} of {hour} is not sealed")
-        return cls(hour, attempt.id, attempt.replaces, attempt.seal)
+        return cls(hour, attempt.id, attempt.replaces, attempt.seal, attempt.rewrites)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class _Writing:
                 continue
             span = span_of(entry)
             if span.meets(ordinals):
-                gone.append(live_file(entry, span))
+                gone.append(live_file(entry, span, manifest.partition_spec_id))
                 entries.append({**entry, "status": DELETED, "snapshot_id": self.snapshot_id})
             else:
                 entries.append({**entry, "status": EXISTING})
@@ -231,7 +233,7 @@ class _Writing:
             sequence_number=sequence_number,
             timestamp_ms=max(int(datetime.now(UTC).timestamp() * 1000), metadata.last_updated_ms),
             manifest_list=path,
-            summary=update_snapshot_summaries(summary, before),
+            summary=_with_totals(summary, before),
             schema_id=metadata.current_schema_id,
         )
         return Built(self.base, snapshot, tuple(removed), tuple(self.own_files))
@@ -264,6 +266,14 @@ class _NewFile(OutputFile):
 
     def create(self, overwrite: bool = False) -> OutputStream:  # noqa: ARG002, FBT001, FBT002  # PyIceberg's signature
         return self._file.create(overwrite=False)
+
+
+def _with_totals(summary: Summary, before: Mapping[str, str] | None) -> Summary:
+    """Add what the table has then; PyIceberg knows no `replace`, and counts it as the `overwrite` that it is."""
+    if summary.operation is not Operation.REPLACE:
+        return update_snapshot_summaries(summary, before)
+    counted = update_snapshot_summaries(Summary(Operation.OVERWRITE, **summary.additional_properties), before)
+    return Summary(Operation.REPLACE, **counted.additional_properties)
 
 
 def manifest_copy_url(provider: LocationProvider, batch: str, place: int) -> str:
@@ -322,8 +332,9 @@ def _summary(hours: Sequence[SealedHour], removed: Sequence[LiveFile], batch: st
         "removed-equality-deletes": sum(file.rows for file in deletes[2]),
         "changed-partition-count": len(hours),
     }
+    replaces = Operation.REPLACE if all(sealed.rewrites for sealed in hours) else Operation.OVERWRITE
     return Summary(
-        Operation.OVERWRITE if removed else Operation.APPEND,
+        replaces if removed else Operation.APPEND,
         **{name: str(figure) for name, figure in figures.items() if figure},
         **{
             "engine-name": "lakehouse_pipeline",

@@ -72,6 +72,20 @@ def first_out_of_order(rows: pa.RecordBatch, columns: tuple[tuple[str, bool], ..
     return None if place < 0 else place
 
 
+def in_order(rows: pa.Table, columns: tuple[tuple[str, bool], ...]) -> pa.Table:
+    """Sort rows as `OrderCheck` wants them: nulls below everything, NaN above every number."""
+    keys = pa.table({"": rows.column(0)}).select([])
+    by = []
+    for place, (name, descending) in enumerate(columns):
+        values = rows.column(name)
+        is_nan = _is_nan(values) if pa.types.is_floating(values.type) else pa.scalar(False)
+        rank = pc.if_else(pc.is_null(values), 0, pc.if_else(is_nan, 2, 1))
+        direction = "descending" if descending else "ascending"
+        keys = keys.append_column(f"{place} rank", rank).append_column(f"{place} value", values)
+        by += [(f"{place} rank", direction), (f"{place} value", direction)]
+    return rows.take(pc.sort_indices(keys, by))
+
+
 def said(rows: pa.RecordBatch, place: int) -> dict[str, str]:
     """Give a row as people read it; instants that Python has no date for as plain numbers."""
     row = {name: column[place] for name, column in zip(rows.schema.names, rows.columns, strict=True)}

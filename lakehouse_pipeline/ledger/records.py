@@ -106,6 +106,7 @@ class Attempt(_Model):
         remote: its tasks may write on when it has ended: they are not on this machine.
         layout: the table's location and the properties that shape keys, as they were then: with them, the buckets and
             the claims every file can be named without a listing.
+        rewrites: it has the rows that the hour had before, in other files.
         seal: set once the files are checked.
         offered: sealed, and its run leaves the commit to whoever commits for the table now.
         unprepared: the last epoch of which it is known that neither its holder nor any before has prepared a commit.
@@ -124,6 +125,7 @@ class Attempt(_Model):
     epoch: int = 0
     remote: bool = False
     layout: Mapping[str, str] = {}
+    rewrites: bool = False
     seal: Seal | None = None
     offered: bool = False
     unprepared: int = -1
@@ -150,6 +152,7 @@ class Committed(_Model):
         source: fingerprint of the hour's objects.
         recipe: fingerprint of everything else.
         seal: counts and the files' digest.
+        rewritten: since the hour was run, its rows were written into other files.
     """
 
     attempt: str
@@ -158,6 +161,7 @@ class Committed(_Model):
     source: str
     recipe: str
     seal: Seal
+    rewritten: bool = False
 
 
 class Outcome(_Model):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lakehouse_pipeline.status.progress import Progress
 
 LOOK_EVERY_S = 300
-AT_REST = ("committed", "not requested", "outside start...end")
+AT_REST = ("committed", "compacted", "not requested", "outside start...end")
 MOST_NAMED = 200  # hours of a state
 ENDS_WITHIN_S = 5.0  # a look, where its run is stopped
 

@@ -19,6 +19,7 @@ DOTS_PER_INCH = (110, 80, 55)
 # Told apart without colour vision, too: https://personal.sron.nl/~pault/ (the "bright" scheme), and greys.
 COLOURS: Mapping[State, str] = {
     "committed": "#228833",
+    "compacted": "#115522",
     "running": "#4477AA",
     "stalled": "#AA3377",
     "sealed": "#66CCEE",

@@ -23,6 +23,7 @@ RECORDS_AT_ONCE = 32
 
 State = Literal[
     "committed",
+    "compacted",
     "running",
     "stalled",
     "sealed",
@@ -44,8 +45,9 @@ class HourStatus:
 
     Attributes:
         hour: the hour.
-        state: *stalled* is one that runs and has not got on for `STALLED_AFTER`; *interrupted*, one whose run was last
-            heard of more than a lease ago; *sealed*, one that only has to be committed.
+        state: *compacted* is committed, and its rows were written into other files since; *stalled* is one that runs
+            and has not got on for `STALLED_AFTER`; *interrupted*, one whose run was last heard of more than a lease
+            ago; *sealed*, one that only has to be committed.
         stage: of a running hour.
         run_id: of the run that holds it, or held it last.
         attempt: under way, or committed.
@@ -192,7 +194,7 @@ def _told(held: HourLedger) -> HourStatus:
         return HourStatus(hour, "not requested", age=held.age)
     return HourStatus(
         hour,
-        "committed",
+        "compacted" if committed.rewritten else "committed",
         run_id=outcome.run_id if outcome else "",
         attempt=committed.attempt,
         snapshot_id=committed.snapshot_id,

@@ -9,6 +9,7 @@ from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, Tab
 
 MARKS: Mapping[State, str] = {
     "committed": "█",
+    "compacted": "▓",
     "running": "▶",
     "stalled": "‖",
     "sealed": "◆",
@@ -96,6 +97,7 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
     before = " What an earlier attempt has committed is still in the table." if told.is_live else ""
     said: Mapping[State, str] = {
         "committed": f"committed: {attempt} wrote {wrote}, in snapshot {told.snapshot_id}; {ago}.",
+        "compacted": f"compacted: {attempt} wrote {wrote} of what the hour had, in snapshot {told.snapshot_id}; {ago}.",
         "running": f"running: {attempt} is at {told.stage} (run {told.run_id}, heard of {ago}).{before}",
         "stalled": (
             f"stalled: {attempt} is at {told.stage}, and has not got on for {span_text(told.idle)} (run {told.run_id}, "
@@ -114,6 +116,7 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
     }
     now: Mapping[State, str] = {
         "committed": f"To run it anyway: {again} --force",
+        "compacted": f"To run it anyway: {again} --force",
         "running": f"To follow it: lakehouse status {name} --watch",
         "sealed": f"A later run of the hour commits it, with no ETL; now: lakehouse commit {name} --hour {told.hour}",
         "interrupted": f"Now: {again}",

@@ -49,11 +49,11 @@ def test_jobs_show_that_they_get_on(spark: SparkSession, tmp_path: Path) -> None
             yield batch
 
     frame = map_in_arrow(spark.range(0, 2, 1, 2), work, spark_schema(pa.schema([("id", pa.int64())])))
-    seen = list[Any]()
     with ended_with(spark, "signs") as jobs:
+        seen: list[Any] = [jobs.signs()]
 
         def look() -> None:
-            while not seen or not any(ended for _, _, ended in seen[-1][0]):
+            while not any(ended for _, _, ended in seen[-1][0]):
                 seen.append(jobs.signs())
                 time.sleep(0.02)
             waits.unlink()

@@ -1,0 +1,1 @@
+"""Keeping tables in shape: what is done to them beside backfills."""
