@@ -48,8 +48,8 @@ def test_jobs_show_that_they_get_on(spark: SparkSession, tmp_path: Path) -> None
                 time.sleep(0.01)
             yield batch
 
-    frame = map_in_arrow(spark.range(0, 2, 1, 2), work, spark_schema(pa.schema([("id", pa.int64())])))
     with ended_with(spark, "signs") as jobs:
+        frame = map_in_arrow(spark.range(0, 2, 1, 2), work, spark_schema(pa.schema([("id", pa.int64())])))
         seen: list[Any] = [jobs.signs()]
 
         def look() -> None:
