@@ -169,7 +169,7 @@ def test_every_state_has_a_mark_and_a_colour() -> None:
 
 def test_the_heat_map_shows_each_hour_in_its_colour() -> None:
     """A PNG that is small; every state has its colour in it, however many days there are."""
-    told = hours(*(STATES[place % 9] for place in range(24 * (MOST_DAYS + 10))))
+    told = hours(*(STATES[place % (len(STATES) - 1)] for place in range(24 * (MOST_DAYS + 10))))
     drawn = heat_map(picture(*told))
     assert len(drawn) <= MOST_BYTES
     image = Image.open(io.BytesIO(drawn)).convert("RGB")
