@@ -5,13 +5,21 @@ from pathlib import Path
 import pytest
 
 from lakehouse_pipeline.config.backfill import BackfillSettings
+from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.config.lakehouse import Lakehouse
+from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.config.model import SpecModel
 from lakehouse_pipeline.config.source import Source
 from lakehouse_pipeline.config.table import TableSpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
-MODELS: dict[str, type[SpecModel]] = {"": TableSpec, "source.": Source, "backfill.": BackfillSettings}
+MODELS: dict[str, type[SpecModel]] = {
+    "": TableSpec,
+    "source.": Source,
+    "backfill.": BackfillSettings,
+    "health.": HealthSettings,
+    "maintenance.": MaintenanceSettings,
+}
 KEYS = [
     f"{prefix}{name}"
     for prefix, model in MODELS.items()
