@@ -18,6 +18,8 @@ TARGET_BYTES = 512 * 1024**2
 LEAST, MOST = 0.75, 1.8  # of the target
 MIN_INPUT_FILES = 5
 MAX_GROUP_BYTES = 100 * 1024**3
+DELETE_RATIO = 0.3
+DATA, EQUALITY_DELETES = 0, 2  # kinds of files
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Rules:
         max_bytes: a larger one, too.
         min_files: so many have to come together, unless they are more than a file.
         max_group_bytes: an hour of more is left alone.
+        delete_ratio: of a partition's rows, which position deletes take: from here on they are written away.
     """
 
     target_bytes: int = TARGET_BYTES
@@ -37,6 +40,7 @@ class Rules:
     max_bytes: int = int(MOST * TARGET_BYTES)
     min_files: int = MIN_INPUT_FILES
     max_group_bytes: int = MAX_GROUP_BYTES
+    delete_ratio: float = DELETE_RATIO
 
     @classmethod
     def of(cls, properties: Mapping[str, str]) -> Self:
@@ -115,20 +119,24 @@ def plan_compaction(
         if reason := _obstacle(hour, found, busy, rules, now - after):
             left[hour] = reason
         else:
-            outputs = sum(_outputs(sum(file.bytes for file in part), rules) for part in _partitions(found))
+            outputs = sum(math.ceil(_data_bytes(part) / rules.target_bytes) for part in _partitions(found))
             chosen.append(HourToCompact(hour, tuple(sorted(found, key=lambda file: file.path)), why, outputs))
     return CompactionPlan(tuple(chosen), left)
 
 
 def _worth(files: list[LiveFile], rules: Rules) -> str:
-    """Say which files of an hour are worth it: those of the wrong size that come together in a partition."""
-    count = size = 0
+    """Say what is worth it: files of the wrong size that come together in a partition, or many deleted rows."""
+    count = size = deleted = 0
     for part in _partitions(files):
-        wrong = [file.bytes for file in part if not rules.min_bytes <= file.bytes <= rules.max_bytes]
+        data = [file for file in part if file.content == DATA]
+        wrong = [file.bytes for file in data if not rules.min_bytes <= file.bytes <= rules.max_bytes]
         together, total = len(wrong), sum(wrong)
         if (together > 1 and (together >= rules.min_files or total > rules.target_bytes)) or total > rules.max_bytes:
             count, size = count + together, size + total
-    return f"{count} files of {size / count / 1e6:.3f} MB on average" if count else ""
+        gone = sum(file.rows for file in part if file.content != DATA)
+        deleted += gone if gone and gone >= rules.delete_ratio * sum(file.rows for file in data) else 0
+    said = [f"{count} files of {size / count / 1e6:.3f} MB on average"] if count else []
+    return " and ".join([*said, *([f"{deleted} deleted rows"] if deleted else [])])
 
 
 def _obstacle(
@@ -138,8 +146,8 @@ def _obstacle(
         return "is not over for long enough (maintenance.compact_after)"
     if hour in busy:
         return "has an attempt under way"
-    if deletes := sum(file.content != 0 for file in files):
-        return f"has {deletes} delete files, which are not applied yet"
+    if deletes := sum(file.content == EQUALITY_DELETES for file in files):
+        return f"has {deletes} files of equality deletes, which are not applied yet"
     if (total := sum(file.bytes for file in files)) > rules.max_group_bytes:
         return f"has {total / 1e9:.0f} GB, more than a group may have"
     return ""
@@ -152,12 +160,5 @@ def _partitions(files: list[LiveFile]) -> list[list[LiveFile]]:
     return list(parts.values())
 
 
-def _outputs(size: int, rules: Rules) -> int:
-    """Count files: a remainder is a file of its own if it is large enough, else the others are a little larger."""
-    whole, remainder = divmod(size, rules.target_bytes)
-    if whole == 0 or remainder > rules.min_bytes:
-        return whole + 1
-    return whole if size / whole < MOST_OVER * rules.target_bytes else math.ceil(size / rules.target_bytes)
-
-
-MOST_OVER = 1.1  # of the target, that files without a small last one may have on average
+def _data_bytes(files: list[LiveFile]) -> int:
+    return sum(file.bytes for file in files if file.content == DATA)

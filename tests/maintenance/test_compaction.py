@@ -13,7 +13,7 @@ from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.backfill.sealed import commit_sealed
 from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
-from lakehouse_pipeline.errors import CommitConflictError, SafetyError
+from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import write_batches
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
@@ -136,12 +136,15 @@ def test_what_changed_since_the_plan_is_left(lake: Lake) -> None:
     assert lake.rows()[TEN.key] == [50]
 
 
-def test_files_of_others_are_theirs(lake: Lake) -> None:
-    """An hour that another writer has appended to is told to be run first: else its record would not fit."""
+def test_files_of_others_are_compacted_too(lake: Lake) -> None:
+    """A backfill finds the hour changed afterwards, as it would have before."""
     lake.append(rows_of(TEN, [99]))
-    error = compacted(lake)[TEN].error
-    assert isinstance(error, SafetyError)
-    assert "run the hour first" in str(error)
+    assert compacted(lake)[TEN].error is None
+    assert lake.rows()[TEN.key] == [*IDS, 99]
+    committed = in_hand(lake, TEN).held.record.committed
+    assert committed is not None
+    assert (committed.source, committed.recipe) == ("", "")
+    assert left_over(lake) == set()
 
 
 def test_an_appending_neighbour_is_no_rival(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

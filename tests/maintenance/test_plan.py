@@ -38,7 +38,7 @@ def plan(sizes: Sequence[int], *more: LiveFile, busy: Sequence[HourWindow] = (),
         ([10] * 5, 1),
         ([10] * 4 + [100], None),  # the large one does not count
         ([10] * 5 + [100], 2),
-        ([70, 70], 2),  # more than a file: 100 and a remainder below the least size, of 140, which is too much for one
+        ([70, 70], 2),  # more than a file
         ([181], 2),
         ([180], None),
         ([75] * 8, None),
@@ -64,7 +64,7 @@ def test_partitions_are_apart() -> None:
     [
         ([], [], HOUR.end + AFTER - timedelta(seconds=1), "is not over for long enough"),
         ([], [HOUR], NOW, "has an attempt under way"),
-        ([file(1, 9, content=1)], [], NOW, "has 1 delete files, which are not applied yet"),
+        ([file(1, 9, content=2)], [], NOW, "has 1 files of equality deletes, which are not applied yet"),
         ([file(10_000, 9)], [], NOW, "more than a group may have"),
     ],
     ids=["young", "busy", "deletes", "large"],
@@ -76,6 +76,13 @@ def test_what_is_left_alone(more: list[LiveFile], busy: list[HourWindow], now: d
     assert why in told.left[HOUR]
 
 
+@pytest.mark.parametrize(("deleted", "why"), [(29, []), (30, ["30 deleted rows"])])
+def test_deleted_rows_are_written_away(deleted: int, why: list[str]) -> None:
+    """From three tenths of a partition's rows on, whatever size the files are."""
+    told = plan([100], file(deleted, 9, content=1))
+    assert [hour.why for hour in told.hours] == why
+
+
 def test_files_of_several_hours_are_nobodys() -> None:
     """They are no hour's to rewrite."""
     assert plan([], *(file(1, place, hour=None) for place in range(9))) == CompactionPlan((), {})
@@ -83,11 +90,12 @@ def test_files_of_several_hours_are_nobodys() -> None:
 
 @given(st.lists(st.integers(1, 400), max_size=40))
 def test_it_ends(sizes: list[int]) -> None:
-    """What the plan wants to write would not be planned again, and is never more files than there were small ones."""
+    """What is written is not planned again."""
     for hour in plan(sizes).hours:
-        each = [hour.bytes // hour.outputs] * hour.outputs
-        assert sum(not RULES.min_bytes <= size <= RULES.max_bytes for size in each) < RULES.min_files
-        assert plan(each).hours == ()
+        whole, rest = divmod(hour.bytes, RULES.target_bytes)
+        written = [RULES.target_bytes] * whole + [rest] * bool(rest)  # files roll at their target
+        assert len(written) == hour.outputs
+        assert plan(written).hours == ()
 
 
 @pytest.mark.parametrize("text", ["much", "0", "-1", "1.5"])
