@@ -27,6 +27,7 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.orchestration.compaction import compaction_asset, compaction_name, compaction_sensor
 from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, health_asset, health_name, health_sensor
 from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
@@ -66,17 +67,20 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         # Backfill policies and code references; whoever loads definitions can do nothing about it.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = _assets(lakehouse)
-        health = [health_asset(lakehouse, spec, _group(spec)) for spec in lakehouse.specs]
+        beside = [
+            make(lakehouse, spec, _group(spec)) for spec in lakehouse.specs for make in (health_asset, compaction_asset)
+        ]
     jobs = {
         spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
     }
     closing_job, sensors = closing(lakehouse)
-    watching = (late_files(lakehouse, spec, jobs[spec.name]) for spec in lakehouse.specs)
+    late = (late_files(lakehouse, spec, jobs[spec.name]) for spec in lakehouse.specs)
+    watching = (make(lakehouse, spec) for spec in lakehouse.specs for make in (health_sensor, compaction_sensor))
     return dg.Definitions(
-        assets=[*assets, *health],
+        assets=[*assets, *beside],
         jobs=[*jobs.values(), closing_job],
-        sensors=[*sensors, *filter(None, watching), *(health_sensor(lakehouse, spec) for spec in lakehouse.specs)],
+        sensors=[*sensors, *filter(None, late), *watching],
         schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
         # One process, one Spark session, for all hours of a run.
@@ -87,14 +91,14 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
 def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     versions = code_versions(lakehouse)
     jobs = {f"{spec.name}_job": spec for spec in lakehouse.specs}
-    healths = {health_name(spec): spec for spec in lakehouse.specs}
+    beside = {name(spec): spec for spec in lakehouse.specs for name in (health_name, compaction_name)}
     assets, problems = [], []
     for spec in lakehouse.specs:
         if spec.name == JOB:
             problems.append(f"{spec.file}: is called as the job that closes attempts; rename it")
-        if spec.name in healths:
+        if spec.name in beside:
             problems.append(
-                f"{spec.file}: is called as the health of {healths[spec.name].file.name}; rename one of them"
+                f"{spec.file}: is called as an asset beside {beside[spec.name].file.name}; rename one of them"
             )
         if spec.name in jobs:
             problems.append(f"{spec.file}: is called as the job of {jobs[spec.name].file.name}; rename one of them")

@@ -21,7 +21,7 @@ def events(project: Project) -> Project:
 
 def asset_of(project: Project) -> dg.AssetsDefinition:
     """Give the project's asset."""
-    asset, _ = build_defs(project.lakehouse).assets or ()
+    asset, *_ = build_defs(project.lakehouse).assets or ()
     assert isinstance(asset, dg.AssetsDefinition)
     return asset
 

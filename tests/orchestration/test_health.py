@@ -115,7 +115,7 @@ def test_the_asset_is_beside_its_table(landed: Project) -> None:
         "tables/events_health.yaml",
         (landed.folder / "tables" / "events.yaml").read_text().replace("lake.events", "lake.others"),
     )
-    with pytest.raises(ValueError, match=r"is called as the health of events\.yaml; rename one of them"):
+    with pytest.raises(ValueError, match=r"is called as an asset beside events\.yaml; rename one of them"):
         landed.definitions()
 
 
