@@ -277,3 +277,11 @@ def test_hours_outside_are_said_to_be(landed: Project) -> None:
     """Asking why an hour is not there that never can be."""
     said = command(landed, "why", "events", "2014-01-01-00:00").stdout
     assert said == "2014-01-01-00:00: outside of the table's start and end: change them in the spec of events first.\n"
+
+
+def test_a_failure_before_the_table_exists_is_kept(landed: Project) -> None:
+    """A backfill may begin with an hour that has no object; its failure has to be somewhere to be looked up."""
+    with pytest.raises(NoSourceError):
+        landed.run(EIGHTH)
+    assert read(landed, "why", "events", EIGHTH)["state"] == "no source"
+    assert read(landed, "backfill", "events", "2013-01-01", "--only-failed", "--dry-run")["hours"] == [EIGHTH]
