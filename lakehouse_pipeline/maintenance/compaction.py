@@ -4,7 +4,6 @@ It is an attempt like any other (004): marked, leased, sealed, committed, resume
 made from is told as what the hour's run was made from, so that the hour is still unchanged for a backfill.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,8 +23,6 @@ from lakehouse_pipeline.iceberg.sorted_rows import in_order
 from lakehouse_pipeline.ledger.records import Attempt, Committed, new_attempt_id
 from lakehouse_pipeline.maintenance.plan import DATA, CompactionPlan, HourToCompact, Rules, plan_compaction
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
-
-logger = logging.getLogger(__name__)
 
 HOURS_AT_ONCE = 2
 ROWS_AT_ONCE = 65_536
@@ -66,9 +63,9 @@ def look(
         table: loaded now.
         hours: of these only.
     """
-    known = list(table.ledger.known())
-    records = side_by_side(lambda hour: table.ledger.hour(hour).record, known, RECORDS_AT_ONCE)
-    busy = {hour for hour, record in zip(known, records, strict=True) if record.attempt is not None}
+    marked = list({each.hour for each in table.ledger.marked()})  # whatever is under way has a marker
+    records = side_by_side(lambda hour: table.ledger.hour(hour).record, marked, RECORDS_AT_ONCE)
+    busy = {hour for hour, record in zip(marked, records, strict=True) if record.attempt is not None}
     wanted = None if hours is None else {hour.ordinal for hour in hours}
     live = (file for file in table.all_live() if wanted is None or file.hour in wanted)
     rules = Rules.of(table.table.properties)
@@ -83,10 +80,9 @@ def compact(warehouse: Warehouse, spec: TableSpec, plan: CompactionPlan, run_id:
     def one(todo: HourToCompact) -> Compacted:
         before = Compacted(todo.hour, len(todo.files), todo.bytes)
         try:
-            committed = compact_hour(warehouse, spec, todo, run_id)
+            return replace(before, committed=compact_hour(warehouse, spec, todo, run_id))
         except LakehouseError as error:
-            return Compacted(before.hour, before.files_before, before.bytes_before, error=error)
-        return Compacted(before.hour, before.files_before, before.bytes_before, committed)
+            return replace(before, error=error)
 
     return side_by_side(one, plan.hours, HOURS_AT_ONCE)
 
@@ -150,7 +146,7 @@ def _rewritten(table: HourlyTable, todo: HourToCompact, attempt: str) -> list[Wr
 
     def rows() -> Iterator[pa.RecordBatch]:
         nonlocal read
-        for batch in table.batches([file.path for file in data], todo.hour):
+        for batch in table.batches({file.path for file in data}, todo.hour):
             read += checksum(batch, schema)
             yield batch.append_column(BUCKET, pa.array([0] * batch.num_rows, pa.int32()))
 

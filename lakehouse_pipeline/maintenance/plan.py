@@ -149,7 +149,7 @@ def _obstacle(
     if deletes := sum(file.content == EQUALITY_DELETES for file in files):
         return f"has {deletes} files of equality deletes, which are not applied yet"
     if (total := sum(file.bytes for file in files)) > rules.max_group_bytes:
-        return f"has {total / 1e9:.0f} GB, more than a group may have"
+        return f"has {total / 1e6:.0f} MB, more than a group may have"
     return ""
 
 
