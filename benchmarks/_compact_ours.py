@@ -1,23 +1,39 @@
 """Ours, for `compact.py`: plan, rewrite, proof and commits."""
 
+from functools import cache
+from typing import Any
+
 from benchmarks import _timed
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.iceberg.hourly import Warehouse
-from lakehouse_pipeline.maintenance.compaction import compact, look
-from tests.iceberg.lake import EVENTS, spec_of
+from lakehouse_pipeline.maintenance.compaction import compact, look, workers_of
+from tests.iceberg.lake import spec_of
+
+
+@cache
+def session() -> Any:
+    """Start Spark, as a run has it already."""
+    from lakehouse_pipeline.engines.sessions import open_session  # noqa: PLC0415  # Spark, where it is used
+
+    return open_session("local[2]", "compact")
 
 
 def main() -> None:
     """Compact tables as `lakehouse compact` does."""
-    warehouse = Warehouse.open(_timed.told())
+    warehouse, how = Warehouse.open(_timed.told()), _timed.how()
+    settings = MaintenanceSettings(workers=how["workers"])
 
-    def one(name: str) -> None:
-        spec = spec_of(EVENTS, {"table": name})  # of which no more than the names of table and hour is asked
-        table = warehouse.find(spec)
+    def one(name: str) -> list[str]:
+        table = warehouse.find(spec_of({"at": "timestamptz!"}, {"table": name}))
         assert table, name
-        plan = look(MaintenanceSettings(), table)
-        failed = [done.error for done in compact(warehouse, spec, plan, "benchmark") if done.error]
+        types = {column.name: f"{column.type}{'!' if column.required else ''}" for column in table.columns}
+        keys = {"table": name, "compact": how["compact"]}
+        spec = spec_of(types, {**keys, "key": how["key"]} if how["key"] else keys)
+        plan = look(settings, spec, table)
+        done = list(compact(warehouse, spec, plan, "benchmark", workers_of(settings, session)))
+        failed = [each.error for each in done if each.error]
         assert not failed, failed
+        return sorted({strategy for each in done for strategy, _ in each.strategies})
 
     _timed.run(one)
 

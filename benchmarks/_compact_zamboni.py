@@ -10,7 +10,11 @@ def main() -> None:
     """Compact tables with its defaults, but no more threads than the others have."""
     catalog = load_catalog("peer", **{key: value for key, value in _timed.told().items() if key != "py-io-impl"})
     with CatalogSession.from_catalog(catalog, threads=2) as session:
-        _timed.run(lambda name: TableCompactor(session, name).execute())
+
+        def one(name: str) -> None:
+            TableCompactor(session, name).execute()
+
+        _timed.run(one)
 
 
 if __name__ == "__main__":

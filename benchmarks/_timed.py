@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -17,6 +18,23 @@ def told() -> Mapping[str, str]:
     """Give the properties of the catalog: the first argument, as JSON."""
     properties: dict[str, str] = json.loads(sys.argv[1])
     return properties
+
+
+def how() -> Mapping[str, Any]:
+    """Give what else it was told: the second argument, as JSON."""
+    said: dict[str, Any] = json.loads(sys.argv[2])
+    return said
+
+
+def tables() -> list[str]:
+    """Name the tables: the other arguments."""
+    return sys.argv[3:]
+
+
+def busy_seconds() -> float:
+    """Give what the machine's processors have worked for since it started, for whomever."""
+    user, nice, system, _idle, _waiting, *interrupts = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + sum(interrupts)) / TICKS
 
 
 def cpu_seconds() -> float:
@@ -39,10 +57,14 @@ def cpu_seconds() -> float:
     return total / TICKS
 
 
-def run(compact: Callable[[str], None]) -> None:
-    """Compact the tables that the other arguments name, one after the other, and print a JSON line for each."""
-    for table in sys.argv[2:]:
-        spent, started = cpu_seconds(), time.perf_counter()
-        compact(table)
-        seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "cpu": cpu_seconds() - spent}), flush=True)
+def run(compact: Callable[[str], object]) -> None:
+    """Compact the tables one after the other, and print a JSON line for each.
+
+    What `compact` gives is told, too, where it gives anything.
+    """
+    for table in tables():
+        spent, busy, started = cpu_seconds(), busy_seconds(), time.perf_counter()
+        said = compact(table)
+        seconds, cpu = time.perf_counter() - started, cpu_seconds() - spent
+        told = {"seconds": seconds, "cpu": cpu, "others": busy_seconds() - busy - cpu, "said": said}
+        print(json.dumps(told), flush=True)

@@ -5,6 +5,7 @@ The goal is that ten times the hour takes at most 1.5 times the memory.
 
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ FOLDER = Path(".lakehouse/benchmarks/memory").absolute()
 FILES = {"200 MB": 6, "2 GB": 60}  # of a million and a quarter rows, 34 MB each
 ROWS_A_FILE = 1_250_000
 POLL_S = 0.1
+ERROR_CHARACTERS = 4_000
 
 
 def resident(root: int) -> dict[str, int]:
@@ -43,7 +45,10 @@ def resident(root: int) -> dict[str, int]:
 def peak(*command: str, output: int = subprocess.DEVNULL) -> tuple[dict[str, int], str]:
     """Run a process, and give the highest sums seen, and its output."""
     highest = {"java": 0, "python": 0, "all": 0}
-    with subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=output, stderr=errors, text=True) as process,
+    ):
         ended = threading.Event()
 
         def watch() -> None:
@@ -59,7 +64,8 @@ def peak(*command: str, output: int = subprocess.DEVNULL) -> tuple[dict[str, int
         said, _ = process.communicate()
         ended.set()
         watcher.join()
-    assert process.returncode == 0, "the process failed"
+        errors.seek(0)
+        assert process.returncode == 0, f"the process failed: {errors.read()[-ERROR_CHARACTERS:]}"
     return highest, said or ""
 
 

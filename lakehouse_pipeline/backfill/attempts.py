@@ -175,8 +175,8 @@ class HourInHand:
             snapshot_id=snapshot_id,
             source=attempt.source,
             recipe=attempt.recipe,
-            seal=attempt.seal,
-            rewritten=attempt.rewrites,
+            seal=attempt.seal.of_hour,
+            rewritten=attempt.rewrites is not None,
         )
         outcome = self._outcome("committed")
         self.held.advance(state="idle", attempt=None, stage="", committed=committed, outcome=outcome)

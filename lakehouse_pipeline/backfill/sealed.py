@@ -94,7 +94,11 @@ def is_waiting(table: HourlyTable, is_over: RunIsOver) -> bool:
     """Tell whether `commit_sealed` would find something that no run is at work on; changes nothing."""
     return any(
         hand.held.record.state != "aborting"
-        and (hand.attempt.seal is None or hand.attempt.seal.schema_id == table.schema_id)  # else it is refused
+        and (
+            hand.attempt.seal is None
+            or hand.attempt.seal.schema_id == table.schema_id
+            or hand.attempt.rewrites is not None
+        )  # else it is refused
         and is_free(hand.held, "", is_over)
         for hand in _sealed(table, None)
     )
@@ -176,7 +180,7 @@ def _check_whole(hand: HourInHand) -> None:
     seal = hand.attempt.seal
     if hand.held.record.state == "aborting":
         raise SafetyError(f"attempt {hand.attempt.id} of {hand.hour} was abandoned; run the hour again")
-    if seal and seal.schema_id != hand.table.schema_id:
+    if seal and seal.schema_id != hand.table.schema_id and not hand.attempt.rewrites:  # columns are found by their ids
         raise SafetyError(
             f"attempt {hand.attempt.id} of {hand.hour} was written for schema {seal.schema_id} of the table, which "
             f"has {hand.table.schema_id} now; run the hour again"

@@ -6,8 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from lakehouse_pipeline.config.model import SpecModel
-from lakehouse_pipeline.config.table import read_age
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.config.quantities import read_age, read_count
 
 
 class CommitEvery(SpecModel):
@@ -51,15 +50,3 @@ class BackfillSettings(SpecModel):
     @classmethod
     def _with_a_unit(cls, value: object) -> timedelta | None:
         return value if value is None or isinstance(value, timedelta) else read_age(value)
-
-
-def read_count(value: object, *, least: int) -> int:
-    """Read a whole number.
-
-    Raises:
-        ConfigurationError: it is none, or less than `least`.
-    """
-    text = str(value)
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigurationError(f"is {text!r}; write a whole number from {least} on")
-    return int(text)

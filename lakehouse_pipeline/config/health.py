@@ -1,16 +1,11 @@
 """When a table is taken for healthy: thresholds that checks and `lakehouse health` hold it against."""
 
-import re
 from datetime import timedelta
 
 from pydantic import Field, field_validator
 
-from lakehouse_pipeline.config.backfill import read_count
 from lakehouse_pipeline.config.model import SpecModel
-from lakehouse_pipeline.config.table import read_age, read_size
-from lakehouse_pipeline.errors import ConfigurationError
-
-_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
+from lakehouse_pipeline.config.quantities import read_age, read_count, read_share, read_size
 
 
 class HealthSettings(SpecModel):
@@ -43,11 +38,7 @@ class HealthSettings(SpecModel):
     @field_validator("throttle_share", mode="before")
     @classmethod
     def _share(cls, value: object) -> float:
-        match = _SHARE.fullmatch(str(value))
-        share = float(match[1]) / 100 if match else 2.0
-        if share > 1:
-            raise ConfigurationError(f"is {value!r}; write per cent from 0% to 100%")
-        return share
+        return read_share(value)
 
     @field_validator("orphan_bytes", mode="before")
     @classmethod

@@ -3,8 +3,10 @@
 Made from the models: their keys, words and descriptions. It says the shape only; `config.table` judges the rest.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
+from lakehouse_pipeline.config.compaction import CompactSettings, Strategy
 from lakehouse_pipeline.config.model import SpecModel
 from lakehouse_pipeline.config.source import Join, Source
 from lakehouse_pipeline.config.table import TableSpec
@@ -37,6 +39,7 @@ _WRITTEN: dict[str, _Schema] = {  # keys whose models hold something else than w
     "end": _TEXT,
     "properties": {"type": "object", "additionalProperties": _TEXT},
 }
+_WRITTEN_IN_COMPACT: dict[str, _Schema] = {"strategy": {"enum": list(get_args(Strategy))}}
 _TOLD_BY_THE_SUFFIX = "format"
 
 
@@ -45,24 +48,28 @@ def table_schema() -> dict[str, Any]:
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "A table's spec", **_mapping(TableSpec)}
 
 
-def _mapping(model: type[SpecModel]) -> _Schema:
+def _mapping(model: type[SpecModel], as_written: Mapping[str, _Schema] = _WRITTEN) -> _Schema:
     made = model.model_json_schema()["properties"]
     written = {name: field for name, field in model.model_fields.items() if field.description}
     return {
         "type": "object",
         "additionalProperties": False,
         "required": [key for key, field in written.items() if field.is_required() and key != _TOLD_BY_THE_SUFFIX],
-        "properties": {key: _value(key, made[key]) | {"description": made[key]["description"]} for key in written},
+        "properties": {
+            key: _value(key, made[key], as_written) | {"description": made[key]["description"]} for key in written
+        },
     }
 
 
-def _value(key: str, made: _Schema) -> _Schema:
+def _value(key: str, made: _Schema, as_written: Mapping[str, _Schema]) -> _Schema:
     if key == "source":
         return _mapping(Source)
+    if key == "compact":
+        return _mapping(CompactSettings, _WRITTEN_IN_COMPACT)
     if key == "join":
         return {"type": "object", "additionalProperties": {"anyOf": [_TEXT, _mapping(Join)]}}
-    if key in _WRITTEN:
-        return _WRITTEN[key]
+    if key in as_written:
+        return as_written[key]
     if "enum" in made:
         return {name: made[name] for name in ("enum", "default") if name in made}
-    return _TEXTS if made["type"] == "array" else _TEXT
+    return _TEXTS if made.get("type") == "array" else _TEXT

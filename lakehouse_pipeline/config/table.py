@@ -7,16 +7,17 @@ or an import of the transform is for the layers above.
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from lakehouse_pipeline.config.compaction import CompactSettings, compact_problems
 from lakehouse_pipeline.config.model import SpecModel, kind, sentences, several
 from lakehouse_pipeline.config.partition import kind_of, read_field, refusal, whole_items
 from lakehouse_pipeline.config.problems import KeyPath
 from lakehouse_pipeline.config.properties import property_problems
+from lakehouse_pipeline.config.quantities import read_age, read_size
 from lakehouse_pipeline.config.source import Join, Source, read_joins
 from lakehouse_pipeline.config.transform import Transform, read_transform
 from lakehouse_pipeline.config.types import Column, Columns, primitive_column
@@ -32,11 +33,7 @@ _TABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)+"
 _OWNER = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}|team:.+")  # what dagster takes
 _HOUR_OR_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-[0-9]{2}:[0-9]{2})?")
 _DAY_LENGTH = len("2013-01-01")
-_AGE = re.compile(r"([1-9][0-9]{0,3})(min|h|d)")
-_AGES = {"min": "minutes", "h": "hours", "d": "days"}
 _NEVER = "never"
-_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([A-Z]+)", re.IGNORECASE)
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class SortField(SpecModel):
@@ -78,6 +75,7 @@ class TableSpec(SpecModel):
         end: the first hour that is no more; None goes on.
         accepts: what the transform may do in silence on engines that differ from Apache Spark; not part of the recipe:
             it decides whether an hour runs, not what its rows are.
+        compact: when and how its files are compacted; not part of the recipe.
         properties: of the Iceberg table.
     """
 
@@ -110,6 +108,7 @@ class TableSpec(SpecModel):
     accepts: tuple[Literal["integer_overflow"], ...] = Field(
         default=(), description="what a transform may do in silence on an engine that differs from Apache Spark"
     )
+    compact: CompactSettings = Field(default=CompactSettings(), description="when and how files are compacted")
     properties: Mapping[str, str] = Field(default_factory=dict, description="properties of the Iceberg table")
 
     @property
@@ -257,6 +256,14 @@ class TableSpec(SpecModel):
             raise ConfigurationError(f"{end} is not after start, {start}; end is the first hour that is no more")
         return end
 
+    @field_validator("compact")
+    @classmethod
+    def _compaction(cls, compact: CompactSettings, info: ValidationInfo) -> CompactSettings:
+        found = compact_problems(compact, _target(info), info.data.get("key", ()))
+        if found:
+            raise several(found)
+        return compact
+
     @field_validator("properties", mode="before")
     @classmethod
     def _properties(cls, value: object, info: ValidationInfo) -> object:
@@ -340,30 +347,3 @@ def _sort_field(value: object) -> SortField:
     if column and direction.lower() in {"asc", "desc"}:
         return SortField(column=column.strip(), descending=direction.lower() == "desc")
     return SortField(column=value)
-
-
-def read_size(value: object) -> int:
-    """Read a size in bytes.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        said = repr(value) if isinstance(value, str) else kind(value)
-        raise ConfigurationError(f"{said} is no size; write a number and a unit, such as 256MB or 1GiB")
-    return int(Decimal(match[1]) * unit)
-
-
-def read_age(value: object) -> timedelta:
-    """Read a span of minutes, hours or days.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    match = _AGE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        said = repr(value) if isinstance(value, str) else kind(value)
-        raise ConfigurationError(f"{said} is no age; write minutes, hours or days, such as 15min, 3h or 2d")
-    return timedelta(**{_AGES[match[2]]: int(match[1])})

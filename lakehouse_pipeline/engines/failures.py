@@ -39,13 +39,22 @@ def translated(doing: str) -> Iterator[None]:
         ConfigurationError: Spark does not understand the query.
         DataError: an expression or a function of the user's met a value that it cannot take.
         LakehouseError: what a task raised; or Spark itself failed.
+        KeyboardInterrupt: it is what Spark failed of: PySpark asks for a job's result once more on its way out.
     """
     try:
         yield
     except AnalysisException as error:
         raise ConfigurationError(f"{doing}: {_said(str(error))}") from None
     except SPARK_ERRORS as error:
-        raise _from_task(doing, str(error)) from error
+        raise _interruption(error) or _from_task(doing, str(error)) from error
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """Find what interrupted this process while an error came up."""
+    found: BaseException | None = error
+    while isinstance(found, Exception):
+        found = found.__context__
+    return found
 
 
 def _from_task(doing: str, text: str) -> LakehouseError:

@@ -21,7 +21,7 @@ from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 # What tasks import; docs/engines.md names them, too.
-LIBRARIES = ("pyarrow", "pyiceberg", "fastavro", "pydantic", "pyyaml", "numpy", "boto3", "tenacity")
+LIBRARIES = ("pyarrow", "pyiceberg", "fastavro", "pydantic", "pyyaml", "numpy", "boto3", "anycrc", "tenacity")
 # What is pickled here is read there.
 _SAME_RELEASE = {"pyiceberg": 2, "pydantic": 1, "pyarrow": 0}  # parts of the version that have to agree
 

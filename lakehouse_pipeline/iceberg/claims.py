@@ -17,13 +17,14 @@ from lakehouse_pipeline.object_store.objects import PreconditionFailedError
 
 
 class Claim(BaseModel):
-    """What a writer says of a bucket, or who fences the attempt of its fence.
+    """What a writer says of a bucket, a rewrite of what it replaces, or who fences the attempt of its fence.
 
     Attributes:
-        bucket: the bucket; None of a fence.
+        bucket: the bucket; None of the others.
         paths: partition paths at which it has files, relative as they stand in keys.
         again: names were taken: it has files of more than one writing.
         fence: begins the names of a fence's files.
+        replaces: live files that a rewrite takes the place of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +33,7 @@ class Claim(BaseModel):
     paths: tuple[str, ...] = ()
     again: bool = False
     fence: str = ""
+    replaces: tuple[str, ...] = ()
 
 
 def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
@@ -41,7 +43,7 @@ def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
         TransientError: the store did not take it within its retries.
     """
     body = said.model_dump_json().encode()
-    about = "fence" if said.bucket is None else f"{said.bucket:05d}"
+    about = ("replaces" if said.replaces else "fence") if said.bucket is None else f"{said.bucket:05d}"
     try:
         files.put(f"{folder}/{about}-{hashlib.sha256(body).hexdigest()[:32]}.json", body, if_absent=True)
     except PreconditionFailedError:

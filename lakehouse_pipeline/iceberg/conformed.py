@@ -53,10 +53,10 @@ def _filled(column: pa.Array) -> pa.Array:
     if pa.types.is_struct(kind):
         return pa.StructArray.from_arrays([column.field(place) for place in range(len(kind))], fields=list(kind))
     if pa.types.is_list(kind):
-        column = _compact(column)
+        column = compact(column)
         return pa.ListArray.from_arrays(column.offsets, column.values, type=kind)
     if pa.types.is_map(kind):
-        column = _compact(column)
+        column = compact(column)
         return pa.MapArray.from_arrays(column.offsets, column.keys, column.items, type=kind)
     return pa.Array.from_buffers(kind, len(column), [None, *column.buffers()[1:]], offset=column.offset)
 
@@ -81,31 +81,32 @@ def _struct(column: pa.Array, wanted: pa.StructType, name: str) -> pa.Array:
         _conformed(pc.struct_field(column, [given[part.name]]), part, f"{name}.{part.name}", column.null_count)
         for part in wanted
     ]
-    return pa.StructArray.from_arrays(parts, fields=list(wanted), mask=_mask(column))
+    return pa.StructArray.from_arrays(parts, fields=list(wanted), mask=null_mask(column))
 
 
 def _list(column: pa.Array, wanted: pa.ListType, name: str) -> pa.Array:
     given = column.type
     if pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given):
         column = column.cast(pa.list_(given.value_field))
-    column = _compact(column)
+    column = compact(column)
     values = _conformed(pc.list_flatten(column), wanted.value_field, f"{name}.element")
-    return pa.ListArray.from_arrays(column.offsets, values, type=wanted, mask=_mask(column))
+    return pa.ListArray.from_arrays(column.offsets, values, type=wanted, mask=null_mask(column))
 
 
 def _map(column: pa.Array, wanted: pa.MapType, name: str) -> pa.Array:
-    column = _compact(column.cast(pa.map_(column.type.key_field, column.type.item_field)))
+    column = compact(column.cast(pa.map_(column.type.key_field, column.type.item_field)))
     keys = _conformed(column.keys, wanted.key_field, f"{name}.key")
     values = _conformed(column.items, wanted.item_field, f"{name}.value")
-    return pa.MapArray.from_arrays(column.offsets, keys, values, type=wanted, mask=_mask(column))
+    return pa.MapArray.from_arrays(column.offsets, keys, values, type=wanted, mask=null_mask(column))
 
 
-def _compact(column: pa.Array) -> pa.Array:
+def compact(column: pa.Array) -> pa.Array:
     """Copy a column so that its values are those of its rows, from the first on: slices and nulls may hide others."""
     return column.take(pa.array(range(len(column)), pa.int64()))
 
 
-def _mask(column: pa.Array) -> pa.Array | None:
+def null_mask(column: pa.Array) -> pa.Array | None:
+    """Tell where a column is null; None where it is nowhere."""
     return column.is_null() if column.null_count else None
 
 

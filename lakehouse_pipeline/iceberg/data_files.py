@@ -9,13 +9,17 @@ import logging
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.transforms import BucketTransform, HourTransform
 
@@ -41,6 +45,7 @@ BUCKET = "_bucket"  # the column that carries a row's bucket to the writer; engi
 ROW_GROUP_BYTES = 128 * 1024**2  # Iceberg's default of write.parquet.row-group-size-bytes, here in Arrow bytes
 ROW_GROUP_ROWS = 1024**2  # PyIceberg's default of write.parquet.row-group-limit
 SMALLEST_ROW_GROUP = 256 * 1024  # bytes of Arrow: below that a file rolls rather than getting a sliver
+BATCH_ROWS = 65_536  # that are read back at once
 TRIES = 16  # names that a file may find taken before its writer gives up
 
 WRITTEN = pa.schema(
@@ -93,13 +98,37 @@ def write_batches(target: WriteTarget, batches: Iterable[pa.RecordBatch]) -> Ite
         SafetyError: rows came out of order where the table is sorted.
         TransientError: the store did not take a file within its retries.
     """
-    with counting() as counter, tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
-        task = _Task(target, Path(folder))
-        for batch in batches:
-            task.write(batch)
-        written = task.close()
+    with counting() as counter:
+        written = write_files(target, batches)
     rows = [*map(vars, written), {"requests": report(counter.snapshot())}]
     yield pa.RecordBatch.from_pylist(rows, schema=WRITTEN)
+
+
+def write_files(
+    target: WriteTarget,
+    batches: Iterable[pa.RecordBatch],
+    read_back: Callable[[pa.RecordBatch], None] | None = None,
+    encoding: AbstractContextManager[object] | None = None,
+) -> list[WrittenFile]:
+    """Write rows as `write_batches` does, and give the files that they became.
+
+    Args:
+        target: the attempt.
+        batches: as for `write_batches`.
+        read_back: told the rows of each file, read from it once it is whole and before it is uploaded. Files are then
+            read back and uploaded in a thread, one at a time, while the next one is written.
+        encoding: held while rows are read and encoded; not while the last files are uploaded.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="lakehouse-") as folder,
+        ThreadPoolExecutor(1) if read_back else nullcontext() as uploads,
+    ):
+        task = _Task(target, Path(folder), read_back, uploads)
+        with encoding or nullcontext():
+            for batch in batches:
+                task.write(batch)
+            task.finish()
+        return task.close()
 
 
 def written_files(batches: Iterable[pa.RecordBatch]) -> list[WrittenFile]:
@@ -122,6 +151,9 @@ class _Task:
 
     target: WriteTarget
     folder: Path
+    read_back: Callable[[pa.RecordBatch], None] | None = None
+    uploads: ThreadPoolExecutor | None = None
+    under_way: "Future[None] | None" = None
     writers: dict[str, "_PartitionWriter"] = field(default_factory=dict)  # the one that waits longest is first
     finished: dict[str, "_PartitionWriter"] = field(default_factory=dict)
     numbers: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -186,10 +218,28 @@ class _Task:
             claim(self.target.files, self.target.claims, Claim(bucket=bucket, again=True))
             self.again.add(bucket)
 
-    def close(self) -> list[WrittenFile]:
-        """Finish all files and give them, by bucket."""
+    def upload(self, call: Callable[[], None]) -> None:
+        """Upload a file, in the background if there is one; those of before are there, or their failure is raised."""
+        if self.uploads is None:
+            call()
+            return
+        self.wait()
+        self.under_way = self.uploads.submit(copy_context().run, call)
+
+    def wait(self) -> None:
+        """Wait for the file that is on its way."""
+        if self.under_way:
+            self.under_way.result()
+
+    def finish(self) -> None:
+        """Finish all files; the last may still be on its way."""
         for writer in self.writers.values():
             writer.close()
+
+    def close(self) -> list[WrittenFile]:
+        """Finish all files and give them, by bucket."""
+        self.finish()
+        self.wait()
         writers = sorted((*self.finished.values(), *self.writers.values()), key=lambda writer: writer.bucket)
         return [file for writer in writers for file in writer.written]
 
@@ -209,6 +259,7 @@ class _PartitionWriter:
         self.order = OrderCheck.of(self.target.sort_order, self.target.schema)
         self.ratio = 1.0  # bytes on storage per Arrow byte; measured from the first row group on
         self.file: OpenFile | None = None
+        self.begun = 0
         self.buffered: list[pa.RecordBatch] = []
         self.buffered_bytes = self.buffered_rows = 0
 
@@ -244,7 +295,8 @@ class _PartitionWriter:
         """Make a row group of what is buffered; the file is finished if it is then large enough."""
         table = pa.Table.from_batches(self.buffered)
         if self.file is None:
-            path = self.task.folder / f"{self.bucket}-{id(self)}-{len(self.written)}"
+            path = self.task.folder / f"{self.bucket}-{id(self)}-{self.begun}"
+            self.begun += 1  # the one before may still be on its way
             self.file = OpenFile.start(path, self.target.schema, self.target.properties, table)
         before = self.file.size()
         self.file.write(table)
@@ -257,12 +309,17 @@ class _PartitionWriter:
         if self.file is None:
             return
         self.task.claim(self.bucket, self.path)  # before the first file is there: who removes them must know where
-        self.written.append(self._upload(self.file, self.task.number(self.bucket, self.path)))
+        file, number = self.file, self.task.number(self.bucket, self.path)
+        self.task.upload(lambda: self.written.append(self._upload(file, number)))
         self.task.uploaded(self.bucket, self.path)
         self.file = None
 
     def _upload(self, file: OpenFile, number: int) -> WrittenFile:
         statistics = file.close() | {"sort_order_id": self.order.sort_order_id}
+        if self.task.read_back:
+            with pq.ParquetFile(file.path) as parquet:
+                for batch in parquet.iter_batches(BATCH_ROWS):
+                    self.task.read_back(batch)
         size = file.path.stat().st_size
         for attempt_try in range(TRIES):
             url = self.target.file_url(self.bucket, number, attempt_try, self.path)
@@ -275,7 +332,7 @@ class _PartitionWriter:
                 continue
             file.path.unlink()
             partition = self.target.partitions.record(self.values)
-            entry = _entry(partition, url, size, file.rows, statistics)
+            entry = entry_of(partition, url, size, file.rows, statistics)
             return WrittenFile(url, file.rows, size, etag, encode_entry(entry, self.target.spec, self.target.schema))
         raise SafetyError(f"{TRIES} names of file {number} in bucket {self.bucket} are taken: {url}")
 
@@ -294,7 +351,16 @@ def _way_out(spec: PartitionSpec) -> str:
     return f"Buckets are of a hash ({said}), so that no sort brings their rows together: write a smaller n{sort}"
 
 
-def _entry(partition: Mapping[str, Any], url: str, size: int, rows: int, statistics: Mapping[str, Any]) -> Entry:
+def entry_of(partition: Mapping[str, Any], url: str, size: int, rows: int, statistics: Mapping[str, Any]) -> Entry:
+    """Make the manifest entry of a new data file.
+
+    Args:
+        partition: its partition tuple.
+        url: where it lies.
+        size: bytes on storage.
+        rows: in it.
+        statistics: `column_statistics`, and the sort order's id.
+    """
     maps = ("column_sizes", "value_counts", "null_value_counts", "nan_value_counts", "lower_bounds", "upper_bounds")
     return {
         "status": ADDED,

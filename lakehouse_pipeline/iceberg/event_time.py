@@ -59,6 +59,7 @@ class HourSpan:
         return int(self.low) if self.exact and self.low == self.high else None
 
 
+EQUALITY = 2  # the content of files of equality deletes
 ANY = HourSpan(-math.inf, math.inf, exact=False)
 NONE = HourSpan(math.inf, -math.inf, exact=False)
 
@@ -120,7 +121,9 @@ class EventTime:
                 yield place, field
 
     def _told(self, data_file: Entry, fields: Iterable[tuple[Transform[Any, Any], str]]) -> HourSpan:
-        span = self._bounds(data_file)
+        # Rows of equality deletes may have any event time where that is not compared.
+        compared = data_file.get("content") != EQUALITY or self.field.field_id in (data_file.get("equality_ids") or ())
+        span = self._bounds(data_file) if compared else ANY
         for transform, name in fields:
             value = data_file["partition"][name]
             if value is None:

@@ -65,6 +65,16 @@ def check_agrees(metadata: TableMetadata, spec: TableSpec) -> None:
     raise ConfigurationError("\n".join(lines))
 
 
+def check_writable(name: str, metadata: TableMetadata) -> None:
+    """Hold a table against what can be written at all.
+
+    Raises:
+        ConfigurationError: it is of another format version, or its properties cannot be honoured.
+    """
+    for difference in _unwritable(metadata):
+        raise ConfigurationError(f"{name}: {difference}")
+
+
 def _unwritable(metadata: TableMetadata) -> Iterator[Difference]:
     version = metadata.format_version
     if version < FORMAT_VERSION:

@@ -1,7 +1,7 @@
 """An Iceberg table as a backfill sees it: hours that are read, written, sealed and replaced."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
@@ -32,18 +32,20 @@ from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import REGROUPS, Replaced, RivalsWonError, fence, load, replace_hours
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
+from lakehouse_pipeline.iceberg.evolution import check_writable
 from lakehouse_pipeline.iceberg.manifests import (
     DELETED,
     LiveFile,
-    all_live_files,
     digest,
     live_files,
     read_entries,
     read_sealed,
+    refuse_straddling,
 )
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.reachability import strays
 from lakehouse_pipeline.iceberg.replacement import HoursLostError, SealedHour, head
+from lakehouse_pipeline.iceberg.rows import StoredTable
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
 from lakehouse_pipeline.iceberg.seals import seal_files
 from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck
@@ -198,13 +200,15 @@ class HourlyTable:
         Raises:
             SafetyError: files of earlier partition specs hold rows of the hour and of others, or may.
         """
-        metadata = self.table.metadata
-        return live_files(metadata, self.table.io, self.head, hour, EventTime.of(metadata, self.hour))
+        files = list(self.all_live((hour,)))
+        refuse_straddling(files)
+        return files
 
-    def all_live(self) -> Iterator[LiveFile]:
-        """Go through the live files of all hours, delete files included."""
+    def all_live(self, hours: Collection[HourWindow] | None = None) -> Iterator[LiveFile]:
+        """Go through the live files that may have rows of some hours, or of all, delete files included."""
         metadata = self.table.metadata
-        return all_live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour))
+        wanted = None if hours is None else {hour.ordinal for hour in hours}
+        return live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), wanted)
 
     def batches(self, paths: Collection[str], hour: HourWindow) -> Iterator[pa.RecordBatch]:
         """Read live data files of an hour, one after the other, as the table's schema is now.
@@ -237,6 +241,31 @@ class HourlyTable:
             )
             stored.spec_id = self.table.spec().spec_id
             yield from read.to_record_batches([FileScanTask(stored)])
+
+    @cached_property
+    def stored(self) -> StoredTable:
+        """What has to be known to read the table's files, wherever that is done."""
+        return StoredTable.of(self.table, self.files)
+
+    def check_writable(self) -> None:
+        """Hold the table against what can be written at all; see `evolution.check_writable`."""
+        check_writable(self.identifier, self.table.metadata)
+
+    @property
+    def sequence_number(self) -> int:
+        """Of the snapshot that `main` stands on; 0 where it stands on none."""
+        snapshot = self.table.metadata.snapshot_by_id(self.head) if self.head is not None else None
+        return snapshot.sequence_number or 0 if snapshot else 0
+
+    @property
+    def spec_id(self) -> int:
+        """The partition spec that files are written for."""
+        return self.table.spec().spec_id
+
+    @property
+    def sort_order_id(self) -> int:
+        """The table's sort order; 0 where it has none."""
+        return self.table.sort_order().order_id
 
     @property
     def schema(self) -> Schema:
@@ -273,9 +302,12 @@ class HourlyTable:
         rows_read: int | None,
         rejected: int,
         left: int | None = 0,
+        as_of: int | None = None,
+        kept: Sequence[LiveFile] = (),
     ) -> Seal:
-        """Write the manifests of an attempt."""
-        return seal_files(self.table, attempt, written, rows_read=rows_read, rejected=rejected, left=left)
+        """Write the manifests of an attempt; see `seal_files`."""
+        told = {"rows_read": rows_read, "rejected": rejected, "left": left}
+        return seal_files(self.table, attempt, written, **told, as_of=as_of, kept=kept)  # type: ignore[arg-type]
 
     def files_of(self, hour: HourWindow, attempt: Attempt) -> AttemptFiles:
         """Give the names of all files that an attempt can have."""
@@ -331,7 +363,7 @@ class HourlyTable:
             replaced = replace_hours(
                 self.catalog,
                 self.identifier,
-                [SealedHour.of(each.hour, each.attempt) for each in held],
+                [self._sealed_hour(each) for each in held],
                 event_time=self.hour,
                 batch=batch_of(first.attempt.id, first.epoch),
                 before_send=partial(before_send, hours),
@@ -351,6 +383,16 @@ class HourlyTable:
             return dict.fromkeys(hours, error)
         return dict.fromkeys(hours, replaced)
 
+    def _sealed_hour(self, held: HeldAttempt) -> SealedHour:
+        claims = (
+            claims_in(self.files, self.ledger.claims_url(held.hour, held.attempt.id)) if held.attempt.rewrites else []
+        )
+        return SealedHour.of(held.hour, held.attempt, [path for said in claims for path in said.replaces])
+
+    def claim_files(self, hour: HourWindow, attempt: str, paths: Iterable[str]) -> None:
+        """Say which live files a rewrite takes the place of."""
+        claim(self.files, self.ledger.claims_url(hour, attempt), Claim(replaces=tuple(sorted(paths))))
+
     def _seen(self, held: HeldAttempt, error: CommitConflictError) -> Replaced | LakehouseError:
         """Look whether an attempt whose commit met a conflict is in the table after all."""
         try:
@@ -358,7 +400,7 @@ class HourlyTable:
                 return Replaced(landed, 0, 0)
             now = HourlyTable(self.catalog, load(self.catalog, self.identifier), self.hour)
             seal = held.attempt.seal
-            if seal and digest(file.path for file in now.live(held.hour)) == seal.digest:
+            if seal and digest(file.path for file in now.all_live((held.hour,))) == seal.digest:
                 return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
         except LakehouseError as unseen:
             return unseen

@@ -8,8 +8,8 @@ Source: https://iceberg.apache.org/spec/#manifests
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -41,6 +41,9 @@ EXISTING, ADDED, DELETED = 0, 1, 2  # ManifestEntryStatus
 FORMAT_VERSION: Literal[2] = 2
 UNASSIGNED = -1  # a sequence number that the manifest list's writer fills in with the commit's
 
+DATA, POSITION_DELETES, EQUALITY_DELETES = 0, 1, 2  # DataFileContent
+DELETED_FILE_PATH = 2147483546  # the field of position deletes that names the data file
+
 SHOWN = 5  # files that an error names
 
 # Iceberg's names of write.avro.compression-codec, and Avro's own. (PyIceberg needs a C library more for snappy.)
@@ -56,18 +59,39 @@ class LiveFile:
         content: 0 data, 1 position deletes, 2 equality deletes.
         rows: records in it.
         bytes: its size on storage.
-        hour: the hour of all its rows, as Iceberg counts hours; None where they may be of several.
+        span: the hours that its rows can be of.
         spec_id: the partition spec that it was written for.
         partition: its values in that spec, as text: equal for files of one partition.
+        sequence_number: of its data: deletes that are younger (or, of positions, as old) may take rows of it.
+        refers_to: of position deletes, the one data file that they are of; empty where they may be of several.
+        equality_ids: of equality deletes, the fields that are compared.
+        row_groups: how many it has; 0 where that is not told.
+        sort_order_id: the order that its rows are in; 0 or None where they are in none.
+        nans: NaN values by field id, as far as they are known.
+        file_format: PARQUET, ORC, AVRO or PUFFIN.
+        values: its values in its spec, by field.
     """
 
     path: str
     content: int
     rows: int
     bytes: int
-    hour: int | None
+    span: HourSpan
     spec_id: int
     partition: str
+    sequence_number: int = 0
+    refers_to: str = ""
+    equality_ids: tuple[int, ...] = ()
+    row_groups: int = 0
+    sort_order_id: int | None = None
+    nans: Mapping[int, int] = field(default_factory=dict, compare=False)
+    file_format: str = "PARQUET"
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def hour(self) -> int | None:
+        """The hour of all its rows, as Iceberg counts hours; None where they may be of several."""
+        return self.span.hour
 
 
 def digest(paths: Iterable[str]) -> str:
@@ -76,38 +100,33 @@ def digest(paths: Iterable[str]) -> str:
 
 
 def live_files(
-    metadata: TableMetadata, files: FileIO, snapshot_id: int | None, hour: HourWindow, event_time: EventTime
-) -> list[LiveFile]:
-    """Find the files of an hour that a snapshot reaches, deletes included, from its manifests.
+    metadata: TableMetadata,
+    files: FileIO,
+    snapshot_id: int | None,
+    event_time: EventTime,
+    hours: Collection[int] | None = None,
+) -> Iterator[LiveFile]:
+    """Go through the files that a snapshot reaches, deletes included, manifest by manifest.
 
     (`Table.scan().plan_files()` raises at equality deletes: apache/iceberg-python#6568.)
 
-    Raises:
-        SafetyError: files of earlier partition specs hold rows of the hour and of others, or may.
+    Args:
+        metadata: of the table.
+        files: the store.
+        snapshot_id: whose; of None there are none.
+        event_time: tells of which hours a file's rows can be.
+        hours: only files that may have rows of these, as Iceberg counts hours; None is all.
     """
-    hours = (hour.ordinal,)
-    found = []
     for manifest in manifests_of(metadata, files, snapshot_id):
-        if event_time.in_manifest(manifest).meets(hours):
-            span_of = event_time.in_entries_of(manifest.partition_spec_id)
-            found += [
-                live_file(entry, span, manifest.partition_spec_id)
-                for entry in read_entries(files, manifest)
-                if entry["status"] != DELETED and (span := span_of(entry)).meets(hours)
-            ]
-    refuse_straddling(found)
-    return found
-
-
-def all_live_files(
-    metadata: TableMetadata, files: FileIO, snapshot_id: int | None, event_time: EventTime
-) -> Iterator[LiveFile]:
-    """Go through the files of all hours that a snapshot reaches, deletes included, manifest by manifest."""
-    for manifest in manifests_of(metadata, files, snapshot_id):
+        if hours is not None and not event_time.in_manifest(manifest).meets(hours):
+            continue
         span_of = event_time.in_entries_of(manifest.partition_spec_id)
         for entry in read_entries(files, manifest):
-            if entry["status"] != DELETED:
-                yield live_file(entry, span_of(entry), manifest.partition_spec_id)
+            if entry["status"] == DELETED:
+                continue
+            span = span_of(entry)
+            if hours is None or span.meets(hours):
+                yield live_file(entry, span, manifest.partition_spec_id)
 
 
 def refuse_straddling(files: Iterable[LiveFile]) -> None:
@@ -149,10 +168,29 @@ def live_file(entry: Entry, span: HourSpan, spec_id: int) -> LiveFile:
         content=data_file.get("content") or 0,
         rows=data_file["record_count"],
         bytes=data_file["file_size_in_bytes"],
-        hour=span.hour,
+        span=span,
         spec_id=spec_id,
         partition=repr(data_file["partition"]),
+        sequence_number=entry.get("sequence_number") or 0,
+        refers_to=_refers_to(data_file) if data_file.get("content") == POSITION_DELETES else "",
+        equality_ids=tuple(data_file.get("equality_ids") or ()),
+        row_groups=len(data_file.get("split_offsets") or ()),
+        sort_order_id=data_file.get("sort_order_id"),
+        nans={item["key"]: item["value"] for item in data_file.get("nan_value_counts") or ()},
+        file_format=data_file["file_format"].upper(),
+        values=data_file["partition"],
     )
+
+
+def _refers_to(data_file: Entry) -> str:
+    """Give the one data file that a file of position deletes is of, where its metadata tell."""
+    if data_file.get("referenced_data_file"):
+        return str(data_file["referenced_data_file"])
+    low, high = (
+        {item["key"]: item["value"] for item in data_file.get(name) or ()}.get(DELETED_FILE_PATH)
+        for name in ("lower_bounds", "upper_bounds")
+    )
+    return low.decode() if low and low == high else ""
 
 
 def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
@@ -292,8 +330,8 @@ def manifest_file(
         status, data_file = entry["status"], entry["data_file"]
         files[status] += 1
         rows[status] += data_file["record_count"]
-        for values, field in zip(partitions, spec.fields, strict=True):
-            values.update(data_file["partition"][avro_name(field)])
+        for values, part in zip(partitions, spec.fields, strict=True):
+            values.update(data_file["partition"][avro_name(part)])
         if status != DELETED and entry.get("sequence_number") is not None:
             sequence_numbers.append(entry["sequence_number"])
     return ManifestFile.from_args(
@@ -333,8 +371,18 @@ def partition_bounds(manifest: ManifestFile) -> tuple[PartitionBounds, ...]:
     )
 
 
-def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: int, snapshot_id: int) -> ManifestFile:
-    """Give the manifest list's line of a manifest that was sealed before its snapshot was known."""
+def sealed_manifest_file(
+    manifest: SealedManifest, hour: HourWindow, spec_id: int, snapshot_id: int, as_of: int | None
+) -> ManifestFile:
+    """Give the manifest list's line of a manifest that was sealed before its snapshot was known.
+
+    Args:
+        manifest: as it was sealed.
+        hour: of its files.
+        spec_id: of its files.
+        snapshot_id: of the commit.
+        as_of: the sequence number that its files have; None where they have the commit's.
+    """
     hours = to_bytes(IntegerType(), hour.ordinal)
     # Seals of earlier versions have no bounds: their tables were partitioned by the hour alone.
     bounds = manifest.partitions or (PartitionBounds(lower=hours, upper=hours),)
@@ -344,7 +392,7 @@ def sealed_manifest_file(manifest: SealedManifest, hour: HourWindow, spec_id: in
         partition_spec_id=spec_id,
         content=ManifestContent.DATA,
         sequence_number=UNASSIGNED,
-        min_sequence_number=UNASSIGNED,
+        min_sequence_number=UNASSIGNED if as_of is None else as_of,
         added_snapshot_id=snapshot_id,
         added_files_count=manifest.files,
         existing_files_count=0,

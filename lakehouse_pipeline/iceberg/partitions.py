@@ -3,8 +3,9 @@
 Transforms are computed by PyIceberg's own (pyiceberg-core) on whole Arrow columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.transforms import HourTransform
 from pyiceberg.typedef import Record
 
-from lakehouse_pipeline.iceberg.event_time import avro_name
+from lakehouse_pipeline.iceberg.event_time import EPOCH, avro_name
 
 Values = tuple[Any, ...]  # as Iceberg counts them: days, months and microseconds since 1970 are integers
 
@@ -62,6 +63,10 @@ class Partitions:
         others = iter(values)
         return tuple(self.hour if self._is_hour(field) else next(others) for field in self.spec.fields)
 
+    def values(self, record: Mapping[str, Any]) -> Values:
+        """Take the values of the fields beside the hour out of a tuple as a manifest's entry holds it."""
+        return tuple(_count(record[avro_name(field)]) for field in self._others)
+
     def split(self, buckets: pa.Array, rows: pa.RecordBatch) -> Iterator[tuple[int, Values, pa.RecordBatch]]:
         """Give the rows of each bucket and partition, in their order.
 
@@ -98,6 +103,17 @@ def _counted(values: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(values.type) or pa.types.is_time64(values.type):
         return values.cast(pa.int64())
     return values
+
+
+def _count(value: Any) -> Any:
+    """Give a date or a moment as the integer that it is."""
+    if isinstance(value, datetime):
+        return (value.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+    if isinstance(value, date):
+        return (value - EPOCH.date()).days
+    if isinstance(value, time):
+        return (datetime.combine(EPOCH.date(), value, UTC) - EPOCH) // timedelta(microseconds=1)
+    return value
 
 
 def _groups(encoded: list[pa.DictionaryArray]) -> Iterator[npt.NDArray[np.int64]]:

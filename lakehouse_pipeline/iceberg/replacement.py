@@ -4,18 +4,21 @@ Written for the table's present head and sent by `commit`. Rules that must not b
 
 - An hour is replaced only while its live files are those that its attempt was opened on: nobody else's rows are lost,
   and commits to other hours never get in the way.
+- Files are rewritten only while they are live, all older files of their hour are those that were there when they were
+  read, and no row of them was deleted since. Younger deletes of rows that equal others are no obstacle as long as the
+  partition spec stays: they go on applying to the new files, whose data is as old as what was read.
 - Every file is named in `Built.own_files` before it is written, so that a commit that certainly did not land can be
   removed.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pyiceberg.io import InputFile, OutputFile, OutputStream
-from pyiceberg.manifest import ManifestFile, write_manifest_list
+from pyiceberg.manifest import ManifestContent, ManifestFile, write_manifest_list
 from pyiceberg.table import Table
 from pyiceberg.table.locations import LocationProvider
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -23,11 +26,14 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary, update_snaps
 
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.event_time import EventTime
+from lakehouse_pipeline.iceberg.deletes import DeleteIndex
+from lakehouse_pipeline.iceberg.event_time import ANY, EventTime
 from lakehouse_pipeline.iceberg.manifests import (
+    DATA,
     DELETED,
     EXISTING,
     FORMAT_VERSION,
+    POSITION_DELETES,
     LiveFile,
     codec_of,
     digest,
@@ -39,7 +45,7 @@ from lakehouse_pipeline.iceberg.manifests import (
     sealed_manifest_file,
     write_manifest,
 )
-from lakehouse_pipeline.ledger.records import Attempt, Seal
+from lakehouse_pipeline.ledger.records import Attempt, Rewrite, Seal
 
 logger = logging.getLogger(__name__)
 
@@ -66,21 +72,28 @@ class SealedHour:
         attempt: its id.
         replaces: digest of the live files that the attempt was opened on.
         seal: the files that take their place.
-        rewrites: they hold the same rows.
+        rewrites: what it is if it takes the place of files; None where it takes that of the hour.
+        only: these files; of no meaning for an hour.
     """
 
     hour: HourWindow
     attempt: str
     replaces: str
     seal: Seal
-    rewrites: bool = False
+    rewrites: Rewrite | None = None
+    only: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, hour: HourWindow, attempt: Attempt) -> "SealedHour":
+    def of(cls, hour: HourWindow, attempt: Attempt, only: Collection[str] = ()) -> "SealedHour":
         """Take a sealed attempt out of its record."""
         if attempt.seal is None:
             raise SafetyError(f"attempt {attempt.id} of {hour} is not sealed")
-        return cls(hour, attempt.id, attempt.replaces, attempt.seal, attempt.rewrites)
+        return cls(hour, attempt.id, attempt.replaces, attempt.seal, attempt.rewrites, frozenset(only))
+
+    @property
+    def as_of(self) -> int | None:
+        """The sequence number of its files' data; None where it is the commit's."""
+        return self.rewrites.as_of if self.rewrites else None
 
 
 @dataclass(frozen=True)
@@ -120,12 +133,14 @@ def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str
         SafetyError: a seal is of another table, or files of earlier partition specs straddle the hours.
     """
     _check_seals(table, hours)
+    rewritten = _Taken.by(hours).paths
     with _writing(table, batch) as writing:
-        kept, removed = writing.without(hours, EventTime.of(table.metadata, event_time))
-        refuse_straddling(removed)
-        _check_unchanged(hours, removed)
+        kept, removed, left = writing.without(hours, EventTime.of(table.metadata, event_time))
+        refuse_straddling(file for file in removed if file.path not in rewritten)
+        _check_unchanged(table, hours, removed, left)
+        writing.check_far_deletes(hours, removed)
         added = [
-            sealed_manifest_file(manifest, sealed.hour, sealed.seal.spec_id, writing.snapshot_id)
+            sealed_manifest_file(manifest, sealed.hour, sealed.seal.spec_id, writing.snapshot_id, sealed.as_of)
             for sealed in hours
             for manifest in sealed.seal.manifests
         ]
@@ -162,39 +177,45 @@ class _Writing:
     snapshot_id: int
     own_files: list[str] = field(default_factory=list)
 
-    def without(self, hours: Sequence[SealedHour], event_time: EventTime) -> tuple[list[ManifestFile], list[LiveFile]]:
-        """Give the head's manifests with the hours' files marked DELETED, and these files."""
+    def without(
+        self, hours: Sequence[SealedHour], event_time: EventTime
+    ) -> tuple[list[ManifestFile], list[LiveFile], list[LiveFile]]:
+        """Give the head's manifests with what the hours replace marked DELETED, these files, and the hours' others."""
         ordinals = {sealed.hour.ordinal for sealed in hours}
+        taken = _Taken.by(hours)
         kept: list[ManifestFile] = []
         removed: list[LiveFile] = []
+        left: list[LiveFile] = []
         for manifest in manifests_of(self.table.metadata, self.table.io, self.base):
             if not (manifest.has_added_files() or manifest.has_existing_files()):
                 continue  # all of it was deleted by an earlier snapshot
             if not event_time.in_manifest(manifest).meets(ordinals):
                 kept.append(manifest)
                 continue
-            copy, gone = self._marked(manifest, event_time, ordinals)
+            copy, gone, others = self._marked(manifest, event_time, taken)
             kept.append(copy)
             removed += gone
-        return kept, removed
+            left += others
+        return kept, removed, left
 
     def _marked(
-        self, manifest: ManifestFile, event_time: EventTime, ordinals: set[int]
-    ) -> tuple[ManifestFile, list[LiveFile]]:
-        """Copy a manifest with the hours' files marked DELETED; the manifest itself where it has none of them."""
+        self, manifest: ManifestFile, event_time: EventTime, taken: "_Taken"
+    ) -> tuple[ManifestFile, list[LiveFile], list[LiveFile]]:
+        """Copy a manifest with what the hours replace marked DELETED; the manifest itself where it has none of that."""
         span_of = event_time.in_entries_of(manifest.partition_spec_id)
-        entries, gone = [], []
+        entries, gone, left = [], [], []
         for entry in read_entries(self.table.io, manifest):
             if entry["status"] == DELETED:
                 continue
-            span = span_of(entry)
-            if span.meets(ordinals):
-                gone.append(live_file(entry, span, manifest.partition_spec_id))
+            file = live_file(entry, span_of(entry), manifest.partition_spec_id)
+            if taken.has(file):
+                gone.append(file)
                 entries.append({**entry, "status": DELETED, "snapshot_id": self.snapshot_id})
-            else:
-                entries.append({**entry, "status": EXISTING})
+                continue
+            entries.append({**entry, "status": EXISTING})
+            left.append(file)
         if not gone:
-            return manifest, []
+            return manifest, [], left
         copies = len(self.own_files)
         with self._own(manifest_copy_url(self.table.location_provider(), self.batch, copies)) as path:
             copy = write_manifest(
@@ -207,7 +228,28 @@ class _Writing:
                 codec=codec_of(self.table.properties),
                 snapshot_id=self.snapshot_id,
             )
-        return copy, gone
+        return copy, gone, left
+
+    def check_far_deletes(self, hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -> None:
+        """Hold deletes of more than one hour that are removed against the rule that they apply to no file any more.
+
+        Raises:
+            HoursLostError: one may.
+        """
+        gone = {file.path for file in removed}
+        far = {file.path: file for file in removed if file.content != DATA and file.hour is None}
+        oldest = max((file.sequence_number for file in far.values()), default=-1)
+        index = DeleteIndex.of(far.values(), _unpartitioned(self.table))
+        for manifest in manifests_of(self.table.metadata, self.table.io, self.base) if far else ():
+            if manifest.content != ManifestContent.DATA or (manifest.min_sequence_number or 0) > oldest:
+                continue
+            for entry in read_entries(self.table.io, manifest):
+                file = live_file(entry, ANY, manifest.partition_spec_id)
+                if entry["status"] == DELETED or file.path in gone:
+                    continue
+                for delete in index.applying_to(file):
+                    owner = next(sealed.hour for sealed in hours if delete.path in sealed.only)
+                    raise HoursLostError({owner: CommitConflictError(f"{delete.path} may apply to {file.path} again")})
 
     def built(self, manifests: Sequence[ManifestFile], summary: Summary, removed: Sequence[LiveFile]) -> Built:
         """Write the manifest list, and give what is to be sent."""
@@ -246,6 +288,27 @@ class _Writing:
         except FileExistsError:
             self.own_files.remove(path)  # somebody else's, who may have committed it
             raise
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Which live files hours take the place of.
+
+    Attributes:
+        hours: all of theirs.
+        paths: these.
+    """
+
+    hours: frozenset[int]
+    paths: frozenset[str]
+
+    @classmethod
+    def by(cls, hours: Sequence[SealedHour]) -> "_Taken":
+        whole = frozenset(sealed.hour.ordinal for sealed in hours if not sealed.rewrites)
+        return cls(whole, frozenset[str]().union(*(sealed.only for sealed in hours)))
+
+    def has(self, file: LiveFile) -> bool:
+        return file.path in self.paths or file.span.meets(self.hours)
 
 
 class _NewFile(OutputFile):
@@ -296,25 +359,68 @@ def _check_seals(table: Table, hours: Sequence[SealedHour]) -> None:
             )
 
 
-def _check_unchanged(hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -> None:
-    """Hold the hours' live files against those that the attempts were opened on.
+def _check_unchanged(
+    table: Table, hours: Sequence[SealedHour], removed: Sequence[LiveFile], left: Sequence[LiveFile]
+) -> None:
+    """Hold what the hours replace against what their attempts were opened on.
 
     State, not history, is compared: it costs no walk over the snapshots in between, and a change that was undone
     is no change.
     """
-    live: dict[int | None, list[str]] = {sealed.hour.ordinal: [] for sealed in hours}
+    owners = {path: sealed.hour.ordinal for sealed in hours for path in sealed.only}
+    live: dict[int | None, list[LiveFile]] = {sealed.hour.ordinal: [] for sealed in hours}
     for file in removed:
-        live.get(file.hour, []).append(file.path)
-    lost = {
-        sealed.hour: CommitConflictError(
-            f"{sealed.hour} was changed by somebody else after attempt {sealed.attempt} was opened (it now has "
-            f"{len(live[sealed.hour.ordinal])} live files): the attempt is superseded. Run the hour again to replace it"
-        )
-        for sealed in hours
-        if digest(live[sealed.hour.ordinal]) != sealed.replaces
-    }
+        live.get(owners.get(file.path, file.hour), []).append(file)
+    lost = {}
+    for sealed in hours:
+        mine = live[sealed.hour.ordinal]
+        why = _unlike(sealed, mine) if digest(file.path for file in mine) != sealed.replaces else ""
+        if sealed.rewrites and not why:
+            # What another hour of the commit removes was there, too.
+            others = [file for file in (*left, *removed) if file.path not in sealed.only]
+            near = [file for file in others if file.span.meets((sealed.hour.ordinal,))]
+            why = _changed_since(sealed, sealed.rewrites, mine, near, _unpartitioned(table))
+        if why:
+            said = f"{sealed.hour} was changed by somebody else after attempt {sealed.attempt} was opened ({why})"
+            lost[sealed.hour] = CommitConflictError(
+                f"{said}: the attempt is superseded. Run the hour again to replace it"
+            )
     if lost:
         raise HoursLostError(lost)
+
+
+def _unpartitioned(table: Table) -> frozenset[int]:
+    return frozenset(spec.spec_id for spec in table.metadata.specs().values() if not spec.fields)
+
+
+def _unlike(sealed: SealedHour, found: Sequence[LiveFile]) -> str:
+    if sealed.rewrites:
+        return f"{len(sealed.only) - len(found)} of the {len(sealed.only)} files that it rewrites are live no more"
+    return f"it now has {len(found)} live files"
+
+
+def _changed_since(
+    sealed: SealedHour,
+    rewrite: Rewrite,
+    mine: Sequence[LiveFile],
+    near: Sequence[LiveFile],
+    unpartitioned: frozenset[int],
+) -> str:
+    """Say whether rows of the rewritten files, or of those beside them, may be others than they were; empty if not.
+
+    Files that are older than what was read and were not live then may be back, after a rollback.
+    """
+    if digest(file.path for file in (*mine, *near) if file.sequence_number <= rewrite.as_of) != rewrite.live:
+        return "it has other files of that age than it had"
+    younger = [file for file in near if file.content != DATA and file.sequence_number > rewrite.as_of]
+    positions = [file for file in younger if file.content == POSITION_DELETES]
+    if any(not file.refers_to or file.refers_to in sealed.only for file in positions):
+        return "rows of the files that it rewrites may have been deleted"
+    # Deletes of rows that equal others go on applying, but only within their own partition spec.
+    respecced = any(file.content == DATA and file.spec_id != sealed.seal.spec_id for file in mine)
+    if respecced and any(file.spec_id not in unpartitioned for file in younger):
+        return "rows of files of an earlier partition spec may have been deleted"
+    return ""
 
 
 def _summary(hours: Sequence[SealedHour], removed: Sequence[LiveFile], batch: str) -> Summary:
@@ -332,7 +438,8 @@ def _summary(hours: Sequence[SealedHour], removed: Sequence[LiveFile], batch: st
         "removed-equality-deletes": sum(file.rows for file in deletes[2]),
         "changed-partition-count": len(hours),
     }
-    replaces = Operation.REPLACE if all(sealed.rewrites for sealed in hours) else Operation.OVERWRITE
+    same_rows = all(sealed.rewrites and sealed.rewrites.same_rows for sealed in hours)
+    replaces = Operation.REPLACE if same_rows else Operation.OVERWRITE
     return Summary(
         replaces if removed else Operation.APPEND,
         **{name: str(figure) for name, figure in figures.items() if figure},

@@ -10,7 +10,15 @@ from pyiceberg.table import Table
 from pyiceberg.table.locations import LocationProvider
 
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifests import codec_of, decode_entry, digest, partition_bounds, write_manifest
+from lakehouse_pipeline.iceberg.manifests import (
+    DATA,
+    LiveFile,
+    codec_of,
+    decode_entry,
+    digest,
+    partition_bounds,
+    write_manifest,
+)
 from lakehouse_pipeline.ledger.records import Seal, SealedManifest
 
 MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes
@@ -24,8 +32,20 @@ def seal_files(
     rows_read: int | None,
     rejected: int,
     left: int | None = 0,
+    as_of: int | None = None,
+    kept: Sequence[LiveFile] = (),
 ) -> Seal:
     """Write the manifests of an attempt's files and sum the attempt up.
+
+    Args:
+        table: of the attempt.
+        attempt: its id.
+        written: its files.
+        rows_read: rows that came from the source.
+        rejected: rows that were kept aside.
+        left: rows that were left to other hours.
+        as_of: sequence number of the files' data; None for the commit's.
+        kept: live files of the hour that stay beside them.
 
     Raises:
         FileExistsError: the attempt was sealed before.
@@ -38,7 +58,7 @@ def seal_files(
         manifest = write_manifest(
             table.io,
             path,
-            [decode_entry(file.entry, spec, schema) for file in part],
+            [{**decode_entry(file.entry, spec, schema), "sequence_number": as_of} for file in part],
             spec=spec,
             schema=schema,
             content=ManifestContent.DATA,
@@ -49,6 +69,7 @@ def seal_files(
         manifests.append(
             SealedManifest(path=path, length=manifest.manifest_length, files=len(part), rows=rows, partitions=bounds)
         )
+    data = [file for file in kept if file.content == DATA]
     return Seal(
         manifests=tuple(manifests),
         files=len(written),
@@ -57,11 +78,14 @@ def seal_files(
         rows_read=rows_read,
         rejected=rejected,
         left=left,
-        digest=digest(file.path for file in written),
+        digest=digest([file.path for file in written] + [file.path for file in kept]),
         table_uuid=str(table.metadata.table_uuid),
         schema_id=schema.schema_id,
         spec_id=spec.spec_id,
         sort_order_id=table.sort_order().order_id,
+        kept=len(data),
+        kept_rows=sum(file.rows for file in data),
+        kept_bytes=sum(file.bytes for file in data),
     )
 
 

@@ -74,16 +74,30 @@ def first_out_of_order(rows: pa.RecordBatch, columns: tuple[tuple[str, bool], ..
 
 def in_order(rows: pa.Table, columns: tuple[tuple[str, bool], ...]) -> pa.Table:
     """Sort rows as `OrderCheck` wants them: nulls below everything, NaN above every number."""
-    keys = pa.table({"": rows.column(0)}).select([])
-    by = []
-    for place, (name, descending) in enumerate(columns):
+    return rows.take(order_of(rows, columns))
+
+
+def order_of(rows: pa.Table | pa.RecordBatch, columns: tuple[tuple[str, bool], ...]) -> pa.Array:
+    """Tell where the rows stand that come first, second and so on in the order of `in_order`."""
+    arrays: list[pa.Array | pa.ChunkedArray] = []
+    directions = []
+    for name, descending in columns:
         values = rows.column(name)
-        is_nan = _is_nan(values) if pa.types.is_floating(values.type) else pa.scalar(False)
-        rank = pc.if_else(pc.is_null(values), 0, pc.if_else(is_nan, 2, 1))
-        direction = "descending" if descending else "ascending"
-        keys = keys.append_column(f"{place} rank", rank).append_column(f"{place} value", values)
-        by += [(f"{place} rank", direction), (f"{place} value", direction)]
-    return rows.take(pc.sort_indices(keys, by))
+        for array in (_rank(values), values):
+            if array is not None:
+                arrays.append(array)
+                directions.append("descending" if descending else "ascending")
+    names = [str(place) for place in range(len(arrays))]
+    return pc.sort_indices(pa.table(arrays, names=names), list(zip(names, directions, strict=True)))
+
+
+def _rank(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Put null, numbers and NaN in their order; None where there are only values that compare."""
+    low, middle, high = (pa.scalar(rank, pa.int8()) for rank in range(3))
+    is_nan = _is_nan(values) if pa.types.is_floating(values.type) else pa.scalar(False)
+    if not values.null_count and not pc.any(is_nan).as_py():
+        return None
+    return pc.if_else(pc.is_null(values), low, pc.if_else(is_nan, high, middle))
 
 
 def said(rows: pa.RecordBatch, place: int) -> dict[str, str]:

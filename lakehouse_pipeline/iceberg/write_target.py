@@ -8,7 +8,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.locations import LocationProvider, load_location_provider
-from pyiceberg.table.sorting import SortOrder
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.utils.properties import property_as_bool
 
 from lakehouse_pipeline.hours import HourWindow
@@ -83,6 +83,10 @@ class WriteTarget:
         shaped = {name: value for name, value in self.properties.items() if not name.startswith(SHAPES_KEYS)}
         properties = {**shaped, **{name: value for name, value in layout.items() if name != LOCATION}}
         return replace(self, location=layout.get(LOCATION, self.location), properties=properties)
+
+    def unsorted(self) -> "WriteTarget":
+        """Give the target for rows that are in no order, or in another than the table's."""
+        return replace(self, sort_order_json=UNSORTED_SORT_ORDER.model_dump_json())
 
     @cached_property
     def locations(self) -> LocationProvider:

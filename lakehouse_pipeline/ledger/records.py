@@ -63,7 +63,7 @@ class Seal(_Model):
         rows_read: rows that came from the source; None where the engine did not have to read it.
         rejected: bad rows, and rows of other hours, that were kept aside.
         left: rows of the source that were left to other hours; None as for rows_read.
-        digest: of the data files' names, see `iceberg.manifests.digest`.
+        digest: of the names of the hour's live files then, see `iceberg.manifests.digest`.
         table_uuid: the table that the files were written for.
         schema_id: its schema then.
         spec_id: its partition spec then.
@@ -71,6 +71,9 @@ class Seal(_Model):
         at: when, by the clock of the run: for people and thresholds only.
         requests: sent to S3 up to the seal.
         throttles: requests that S3 answered with 503 SlowDown or its kin.
+        kept: data files of the hour that a rewrite leaves as they are.
+        kept_rows: rows in them.
+        kept_bytes: their bytes on storage.
     """
 
     manifests: tuple[SealedManifest, ...]
@@ -88,6 +91,31 @@ class Seal(_Model):
     at: datetime | None = None
     requests: int = 0
     throttles: int = 0
+    kept: int = 0
+    kept_rows: int = 0
+    kept_bytes: int = 0
+
+    @property
+    def of_hour(self) -> "Seal":
+        """Count all files of the hour, those too that were left as they are."""
+        counts = {"files": self.files + self.kept, "rows": self.rows + self.kept_rows}
+        none = {"kept": 0, "kept_rows": 0, "kept_bytes": 0}
+        return self.model_copy(update={**counts, "bytes": self.bytes + self.kept_bytes, **none})
+
+
+class Rewrite(_Model):
+    """What an attempt is that takes the place of files rather than of an hour; a claim of it names them.
+
+    Attributes:
+        as_of: sequence number of the snapshot that was read. The new files' data is as old: younger deletes go on
+            applying to it.
+        live: digest of the files that might have been of the hour then, data and deletes.
+        same_rows: the new files have the rows that those files had; a merge has fewer.
+    """
+
+    as_of: int
+    live: str
+    same_rows: bool = True
 
 
 class Attempt(_Model):
@@ -98,7 +126,8 @@ class Attempt(_Model):
         run_id: the Dagster run that holds it.
         opened_at: when, by the clock of the run: for people only, never judged.
         opened_on: the snapshot that `main` stood on; None for a table without one.
-        replaces: digest of the hour's live files then. The commit goes on only while they are the same.
+        replaces: digest of the hour's live files then, or of those that a rewrite takes the place of. The commit goes
+            on only while they are the same.
         source: fingerprint of the hour's objects.
         recipe: fingerprint of everything else that shapes the hour.
         buckets: how many buckets may have files.
@@ -106,7 +135,7 @@ class Attempt(_Model):
         remote: its tasks may write on when it has ended: they are not on this machine.
         layout: the table's location and the properties that shape keys, as they were then: with them, the buckets and
             the claims every file can be named without a listing.
-        rewrites: it has the rows that the hour had before, in other files.
+        rewrites: what it is if it takes the place of files; None where it takes that of the hour.
         seal: set once the files are checked.
         offered: sealed, and its run leaves the commit to whoever commits for the table now.
         unprepared: the last epoch of which it is known that neither its holder nor any before has prepared a commit.
@@ -125,7 +154,7 @@ class Attempt(_Model):
     epoch: int = 0
     remote: bool = False
     layout: Mapping[str, str] = {}
-    rewrites: bool = False
+    rewrites: Rewrite | None = None
     seal: Seal | None = None
     offered: bool = False
     unprepared: int = -1

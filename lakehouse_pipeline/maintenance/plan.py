@@ -1,83 +1,179 @@
-"""Which hours are worth compacting: from Iceberg's metadata alone, by Iceberg's own rules and defaults.
+"""Which files are worth compacting, and how: from Iceberg's metadata alone, by Iceberg's own rules and defaults.
 
-Source: apache/iceberg's SizeBasedFileRewritePlanner, as `rewrite_data_files` uses it: its options' names and defaults.
+Source: apache/iceberg's SizeBasedFileRewritePlanner and BinPackRewriteFilePlanner, as `rewrite_data_files` uses them.
+Where delete files are of several data files their rows are shared out, so that they count, too; Iceberg's planner
+leaves them out.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Self
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Self
 
+from lakehouse_pipeline.config.compaction import CompactSettings, Strategy
+from lakehouse_pipeline.config.table import FILE_SIZE
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.manifests import LiveFile
+from lakehouse_pipeline.iceberg.copied_files import packed
+from lakehouse_pipeline.iceberg.deletes import DeleteIndex, Place
+from lakehouse_pipeline.iceberg.manifests import DATA, POSITION_DELETES, LiveFile
 
-TARGET_BYTES = 512 * 1024**2
 LEAST, MOST = 0.75, 1.8  # of the target
-MIN_INPUT_FILES = 5
-MAX_GROUP_BYTES = 100 * 1024**3
-DELETE_RATIO = 0.3
-DATA, EQUALITY_DELETES = 0, 2  # kinds of files
+
+# Bytes on storage that one worker gets through in a second, measured (docs/performance.md), and what S3 asks for
+# requests in us-east-1 (https://aws.amazon.com/s3/pricing/): for a plan's estimates only.
+BYTES_PER_S: Mapping[Strategy, float] = {"copy": 150e6, "rewrite": 40e6, "sort": 25e6, "zorder": 20e6, "merge": 25e6}
+DOLLARS_PER_PUT, DOLLARS_PER_GET = 5e-6, 4e-7
+PART_BYTES, RANGE_BYTES = 32 * 1024**2, 8 * 1024**2
+COMMIT_PUTS = 12  # of the ledger, manifests and the snapshot
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When files are worth compacting.
+    """When files are worth compacting, and how.
 
     Attributes:
+        settings: of the table's spec.
         target_bytes: of a file that is written.
-        min_bytes: a smaller file is compacted.
-        max_bytes: a larger one, too.
-        min_files: so many have to come together, unless they are more than a file.
-        max_group_bytes: an hour of more is left alone.
-        delete_ratio: of a partition's rows, which position deletes take: from here on they are written away.
+        sort_order_id: the table's sort order; 0 where it has none.
+        spec_id: the partition spec that files are written for.
+        unpartitioned: specs without fields.
     """
 
-    target_bytes: int = TARGET_BYTES
-    min_bytes: int = int(LEAST * TARGET_BYTES)
-    max_bytes: int = int(MOST * TARGET_BYTES)
-    min_files: int = MIN_INPUT_FILES
-    max_group_bytes: int = MAX_GROUP_BYTES
-    delete_ratio: float = DELETE_RATIO
+    settings: CompactSettings = field(default_factory=CompactSettings)
+    target_bytes: int = FILE_SIZE
+    sort_order_id: int = 0
+    spec_id: int = 0
+    unpartitioned: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, properties: Mapping[str, str]) -> Self:
-        """Take the target from a table's `write.target-file-size-bytes`, and the rest from that.
+    def of(
+        cls,
+        settings: CompactSettings,
+        file_size: int,
+        properties: Mapping[str, str],
+        **of_table: Any,
+    ) -> Self:
+        """Take the target from a table's `write.target-file-size-bytes`, and the other attributes as they are.
+
+        Args:
+            settings: of the table's spec.
+            file_size: the spec's, which is the target where the table tells none: backfills write files of that size.
+            properties: of the table.
+            of_table: the other attributes.
 
         Raises:
-            ConfigurationError: it is no size.
+            ConfigurationError: it is no size, or files of that size would be compacted again and again.
         """
-        text = properties.get("write.target-file-size-bytes", str(TARGET_BYTES))
+        text = properties.get("write.target-file-size-bytes", str(file_size))
         if not text.isdecimal() or not int(text):
             raise ConfigurationError(
                 f"the table's write.target-file-size-bytes is {text!r}; set it to a number of bytes"
             )
-        target = int(text)
-        return cls(target, int(LEAST * target), int(MOST * target))
+        rules = cls(settings, int(text), **of_table)
+        for name, bound, fits in (
+            ("min_file_size", rules.min_bytes, rules.min_bytes < rules.target_bytes),
+            ("max_file_size", rules.max_bytes, rules.max_bytes > rules.target_bytes),
+        ):
+            if not fits:
+                raise ConfigurationError(
+                    f"compact.{name} is {bound} bytes, and files are written of {rules.target_bytes}, the table's "
+                    "target: they would be compacted again and again; write one on the other side of it"
+                )
+        return rules
+
+    @property
+    def min_bytes(self) -> int:
+        """A smaller file is compacted."""
+        least = self.settings.min_file_size
+        return int(LEAST * self.target_bytes) if least is None else least
+
+    @property
+    def max_bytes(self) -> int:
+        """A larger file is compacted."""
+        most = self.settings.max_file_size
+        return int(MOST * self.target_bytes) if most is None else most
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether files are to be in the table's sort order."""
+        own = self.settings.strategy in {None, "sort"} and not self.settings.columns
+        return bool(self.sort_order_id) and own
 
 
 @dataclass(frozen=True)
-class HourToCompact:
-    """An hour whose files are written anew.
+class FileGroup:
+    """Files of an hour that are compacted together.
 
     Attributes:
-        hour: the hour.
-        files: all of its live files.
-        why: says which of them are worth it.
+        files: data files, the oldest first.
+        deletes: delete files that may apply to them.
+        strategy: how.
+        reason: why so.
+        why: says what makes them worth it.
         outputs: files that they become, about.
     """
 
-    hour: HourWindow
     files: tuple[LiveFile, ...]
+    deletes: tuple[LiveFile, ...]
+    strategy: Strategy
+    reason: str
     why: str
     outputs: int
 
     @property
     def bytes(self) -> int:
-        """Bytes on storage that are read, and about as many are written."""
+        """Bytes on storage of the data files."""
         return sum(file.bytes for file in self.files)
+
+    @property
+    def seconds(self) -> float:
+        """What it takes one worker, about."""
+        return (self.bytes + sum(file.bytes for file in self.deletes)) / BYTES_PER_S[self.strategy]
+
+    @property
+    def dollars(self) -> float:
+        """What its requests cost on S3, about."""
+        gets = sum(max(1, math.ceil(file.bytes / RANGE_BYTES)) for file in (*self.files, *self.deletes))
+        puts = max(self.outputs, math.ceil(self.bytes / PART_BYTES)) + len(self.files) + len(self.deletes)
+        return gets * DOLLARS_PER_GET + (puts + COMMIT_PUTS) * DOLLARS_PER_PUT
+
+
+@dataclass(frozen=True)
+class HourToCompact:
+    """An hour, some of whose files are written anew.
+
+    Attributes:
+        hour: the hour.
+        groups: of its files.
+        dangling: delete files that then apply to no data file, by their metadata: they go, too.
+    """
+
+    hour: HourWindow
+    groups: tuple[FileGroup, ...]
+    dangling: tuple[LiveFile, ...] = ()
+
+    @property
+    def files(self) -> int:
+        """Data files that are compacted."""
+        return sum(len(group.files) for group in self.groups)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on storage that are read, and about as many are written."""
+        return sum(group.bytes for group in self.groups)
+
+    @property
+    def outputs(self) -> int:
+        """Files that they become, about."""
+        return sum(group.outputs for group in self.groups)
+
+    def __str__(self) -> str:
+        """Say what is done, how and why."""
+        said = [f"{each.strategy} {each.why} into {each.outputs} ({each.reason})" for each in self.groups]
+        return "; ".join(said) or f"remove {len(self.dangling)} delete files that apply to nothing"
 
 
 @dataclass(frozen=True)
@@ -87,78 +183,274 @@ class CompactionPlan:
     Attributes:
         hours: in time order.
         left: hours that are left alone although they have files that are worth it, and why.
+        seen: says what was looked at.
     """
 
     hours: tuple[HourToCompact, ...]
     left: Mapping[HourWindow, str]
+    seen: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """What it takes one worker, about."""
+        return sum(group.seconds for hour in self.hours for group in hour.groups)
+
+    @property
+    def dollars(self) -> float:
+        """What its requests cost on S3, about."""
+        return sum(group.dollars for hour in self.hours for group in hour.groups)
+
+    def paths(self) -> Iterator[str]:
+        """Name all files that go."""
+        for hour in self.hours:
+            yield from (file.path for group in hour.groups for file in group.files)
+            yield from (file.path for file in hour.dangling)
 
 
 def plan_compaction(
-    files: Iterable[LiveFile], busy: Collection[HourWindow], rules: Rules, now: datetime, after: timedelta
+    files: Iterable[LiveFile], busy: Collection[HourWindow], rules: Rules, settled: datetime, *, whole: bool = True
 ) -> CompactionPlan:
     """Decide; nothing is read or changed.
 
     Args:
         files: live ones of the table, delete files included.
         busy: hours that have an attempt under way.
-        rules: when files are worth it.
-        now: in UTC.
-        after: how long an hour has to be over.
+        rules: when files are worth it, and how they are compacted.
+        settled: hours that were over by then may be compacted; in UTC.
+        whole: whether the files are all that the table has.
 
-    Files that may be of several hours are left alone.
+    Data files that may be of several hours are left alone.
     """
-    of_hour = defaultdict[HourWindow, list[LiveFile]](list)
+    found = list(files)
+    of_hour, far = _by_hour(found)
+    chosen, left = [], dict[HourWindow, str]()
+    for hour, own in sorted(of_hour.items()):
+        data = [file for file in own if file.content == DATA]
+        near = [file for file in own if file.content != DATA]
+        near += [file for file in far if file.span.meets((hour.ordinal,))]
+        index = DeleteIndex.of(near, rules.unpartitioned)
+        groups = tuple(_groups(data, near, index, rules))
+        rewritten = {file.path for group in groups for file in group.files}
+        stay = [file for file in data if file.path not in rewritten]
+        dangling = tuple(dangling_beside(hour, stay, near, index))
+        if not groups and not dangling:
+            continue
+        if reason := _obstacle(hour, groups, busy, settled):
+            left[hour] = reason
+        else:
+            chosen.append(HourToCompact(hour, groups, dangling))
+    gone = _far_dangling(found, far, rules) if whole and far else ()
+    # They go with one of the hours: a commit is always of hours.
+    if gone and chosen:
+        chosen[-1] = replace(chosen[-1], dangling=(*chosen[-1].dangling, *gone))
+    elif gone and (free := [hour for hour in of_hour if not _obstacle(hour, (), busy, settled)]):
+        chosen.append(HourToCompact(max(free), (), gone))
+    return CompactionPlan(tuple(chosen), left, _seen(found, len(of_hour), rules))
+
+
+def _by_hour(files: Iterable[LiveFile]) -> tuple[Mapping[HourWindow, list[LiveFile]], list[LiveFile]]:
+    """Part files by their hour; beside them, the delete files of more than one."""
+    of_hour, far = defaultdict[HourWindow, list[LiveFile]](list), list[LiveFile]()
     for file in files:
         if file.hour is not None:
             of_hour[HourWindow.from_ordinal(file.hour)].append(file)
-    chosen, left = [], dict[HourWindow, str]()
-    for hour, found in sorted(of_hour.items()):
-        why = _worth(found, rules)
-        if not why:
-            continue
-        if reason := _obstacle(hour, found, busy, rules, now - after):
-            left[hour] = reason
+        elif file.content != DATA:
+            far.append(file)
+    return of_hour, far
+
+
+def _seen(files: Sequence[LiveFile], hours: int, rules: Rules) -> str:
+    data = [file for file in files if file.content == DATA]
+    small = sum(file.bytes < rules.min_bytes for file in data)
+    size = sum(file.bytes for file in data) / max(1, len(data)) / 1e6
+    return (
+        f"{hours} hour{'s' * (hours != 1)} with {len(data)} files of {size:.1f} MB on average, {small} of them below "
+        f"{rules.min_bytes / 1e6:.1f} MB, and {len(files) - len(data)} delete files"
+    )
+
+
+def _far_dangling(files: Iterable[LiveFile], far: Iterable[LiveFile], rules: Rules) -> tuple[LiveFile, ...]:
+    """Find the delete files of more than one hour that apply to no data file of the table."""
+    left, index = {file.path: file for file in far}, DeleteIndex.of(far, rules.unpartitioned)
+    for file in files:
+        if file.content == DATA:
+            for each in index.applying_to(file):
+                left.pop(each.path, None)
+    return tuple(left.values())
+
+
+def _groups(data: list[LiveFile], near: list[LiveFile], index: DeleteIndex, rules: Rules) -> Iterator[FileGroup]:
+    shares = _Shares.of(data, near)
+    for part in _partitions(data, rules):
+        candidates = [_Candidate.of(file, index, shares, rules) for file in part]
+        candidates.sort(key=lambda each: (each.file.sequence_number, each.file.path))
+        picked = [each for each in candidates if each.why]
+        if rules.settings.strategy == "merge":  # a key may be in any file
+            packs = [candidates] if any(_pays(part, rules) for part in _by_partition(picked)) else []
         else:
-            outputs = sum(math.ceil(_data_bytes(part) / rules.target_bytes) for part in _partitions(found))
-            chosen.append(HourToCompact(hour, tuple(sorted(found, key=lambda file: file.path)), why, outputs))
-    return CompactionPlan(tuple(chosen), left)
+            packs = [pack for pack in _packed(picked, rules.settings.max_file_group_size) if _pays(pack, rules)]
+        yield from (_group(pack, rules) for pack in packs)
 
 
-def _worth(files: list[LiveFile], rules: Rules) -> str:
-    """Say what is worth it: files of the wrong size that come together in a partition, or many deleted rows."""
-    count = size = deleted = 0
-    for part in _partitions(files):
-        data = [file for file in part if file.content == DATA]
-        wrong = [file.bytes for file in data if not rules.min_bytes <= file.bytes <= rules.max_bytes]
-        together, total = len(wrong), sum(wrong)
-        if (together > 1 and (together >= rules.min_files or total > rules.target_bytes)) or total > rules.max_bytes:
-            count, size = count + together, size + total
-        gone = sum(file.rows for file in part if file.content != DATA)
-        deleted += gone if gone and gone >= rules.delete_ratio * sum(file.rows for file in data) else 0
-    said = [f"{count} files of {size / count / 1e6:.3f} MB on average"] if count else []
-    return " and ".join([*said, *([f"{deleted} deleted rows"] if deleted else [])])
+def _by_partition(candidates: Iterable["_Candidate"]) -> list[list["_Candidate"]]:
+    """Part candidates as files are written again: what is one file each of many partitions is that afterwards, too."""
+    parts = defaultdict[Place, list[_Candidate]](list)
+    for each in candidates:
+        parts[each.file.spec_id, each.file.partition].append(each)
+    return list(parts.values())
 
 
-def _obstacle(
-    hour: HourWindow, files: list[LiveFile], busy: Collection[HourWindow], rules: Rules, settled: datetime
-) -> str:
+@dataclass(frozen=True)
+class _Shares:
+    """How many rows deletes take.
+
+    Attributes:
+        of_place: as a share of a partition's, where nothing tells of which files.
+        of_file: of a data file.
+    """
+
+    of_place: Mapping[Place, float]
+    of_file: Mapping[str, int]
+
+    @classmethod
+    def of(cls, data: Iterable[LiveFile], near: Iterable[LiveFile]) -> Self:
+        rows, gone, of_file = defaultdict[Place, int](int), defaultdict[Place, int](int), defaultdict[str, int](int)
+        for file in data:
+            rows[file.spec_id, file.partition] += file.rows
+        for file in near:
+            if file.content == POSITION_DELETES and file.refers_to:
+                of_file[file.refers_to] += file.rows
+            else:
+                gone[file.spec_id, file.partition] += file.rows
+        return cls({place: count / rows[place] for place, count in gone.items() if rows.get(place)}, of_file)
+
+    def deleted(self, file: LiveFile) -> float:
+        """Give about how many rows of a file are deleted."""
+        return self.of_file.get(file.path, 0) + file.rows * self.of_place.get((file.spec_id, file.partition), 0.0)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    file: LiveFile
+    deletes: tuple[LiveFile, ...]
+    deleted: float
+    why: str
+
+    @classmethod
+    def of(cls, file: LiveFile, index: DeleteIndex, shares: _Shares, rules: Rules) -> Self:
+        deletes = tuple(index.applying_to(file))
+        deleted = shares.deleted(file) if deletes else 0.0
+        threshold = rules.settings.delete_file_threshold
+        many = threshold is not None and len(deletes) >= threshold
+        if many or (deletes and deleted >= rules.settings.delete_ratio_threshold * file.rows):
+            why = "deletes"
+        elif rules.keeps_order and file.sort_order_id != rules.sort_order_id:
+            why = "order"
+        elif not rules.min_bytes <= file.bytes <= rules.max_bytes or file.spec_id != rules.spec_id:
+            why = "size"
+        else:
+            why = ""
+        return cls(file, deletes, deleted, why)
+
+
+def _packed(candidates: list[_Candidate], most: int) -> Iterator[list[_Candidate]]:
+    """Cut files into groups of a size at most, in their order; one that is larger is a group of its own."""
+    pack: list[_Candidate] = []
+    size = 0
+    for each in candidates:
+        if pack and size + each.file.bytes > most:
+            yield pack
+            pack, size = [], 0
+        pack.append(each)
+        size += each.file.bytes
+    if pack:
+        yield pack
+
+
+def _pays(pack: list[_Candidate], rules: Rules) -> bool:
+    total = sum(each.file.bytes for each in pack)
+    together = len(pack) > 1 and (len(pack) >= rules.settings.min_input_files or total > rules.target_bytes)
+    return together or total > rules.max_bytes or any(each.why in {"deletes", "order"} for each in pack)
+
+
+def _group(pack: list[_Candidate], rules: Rules) -> FileGroup:
+    files = tuple(each.file for each in pack)
+    deletes = {file.path: file for each in pack for file in each.deletes}
+    total = sum(file.bytes for file in files)
+    said = [f"{len(files)} {'file' if len(files) == 1 else 'files'} of {total / len(files) / 1e6:.3f} MB on average"]
+    if deletes:
+        gone = sum(each.deleted for each in pack)
+        said.append(f"{len(deletes)} delete {'file' if len(deletes) == 1 else 'files'} of about {gone:.0f} rows")
+    if any(each.why == "order" for each in pack):
+        said.append("not in the table's order")
+    strategy, reason = _strategy(files, bool(deletes), rules)
+    copied = strategy == "copy"
+    outputs = len(packed(files, rules.min_bytes, rules.max_bytes)) if copied else math.ceil(total / rules.target_bytes)
+    return FileGroup(files, tuple(deletes.values()), strategy, reason, " and ".join(said), outputs)
+
+
+def _strategy(files: Sequence[LiveFile], has_deletes: bool, rules: Rules) -> tuple[Strategy, str]:  # noqa: FBT001  # private
+    wanted = rules.settings.strategy
+    if wanted is not None and wanted != "copy":
+        return wanted, "as the spec has it"
+    obstacle = _not_copied(files, has_deletes, rules)
+    if not obstacle:
+        return "copy", f"row groups have {_row_group_bytes(files) / 1e6:.1f} MB on average"
+    return ("sort", "the table is sorted") if rules.sort_order_id else ("rewrite", obstacle)
+
+
+def _not_copied(files: Sequence[LiveFile], has_deletes: bool, rules: Rules) -> str:  # noqa: FBT001, PLR0911  # a list
+    """Say why row groups cannot be copied as they are; what only footers tell is found out later."""
+    if has_deletes:
+        return "rows are deleted"
+    if any(file.spec_id != rules.spec_id for file in files):
+        return "files are of another partition spec"
+    if rules.sort_order_id:
+        return "the table is sorted"
+    if any(file.bytes > rules.max_bytes for file in files):
+        return "files are too large"
+    if any(not file.row_groups for file in files):
+        return "manifests do not tell how many row groups there are"
+    *packs, _ = packed(files, rules.min_bytes, rules.max_bytes)
+    if any(sum(file.bytes for file in pack) < rules.min_bytes for pack in packs):
+        return "whole files do not fit together"
+    size, least = _row_group_bytes(files), rules.settings.copy_row_groups
+    return f"row groups have {size / 1e6:.1f} MB on average, less than {least / 1e6:.1f} MB" if size < least else ""
+
+
+def _row_group_bytes(files: Sequence[LiveFile]) -> float:
+    return sum(file.bytes for file in files) / max(1, sum(file.row_groups for file in files))
+
+
+def dangling_beside(
+    hour: HourWindow, data: Iterable[LiveFile], near: Iterable[LiveFile], index: DeleteIndex
+) -> Iterator[LiveFile]:
+    """Find delete files of the hour that apply to none of these data files, by their metadata alone.
+
+    (One that names its data file applies to that alone. Of others only reading them tells more.)
+    """
+    applying = {each.path for file in data for each in index.applying_to(file)}
+    for file in near:
+        if file.content != DATA and file.hour == hour.ordinal and file.path not in applying:
+            yield file
+
+
+def _obstacle(hour: HourWindow, groups: Iterable[FileGroup], busy: Collection[HourWindow], settled: datetime) -> str:
     if hour.end > settled:
         return "is not over for long enough (maintenance.compact_after)"
     if hour in busy:
         return "has an attempt under way"
-    if deletes := sum(file.content == EQUALITY_DELETES for file in files):
-        return f"has {deletes} files of equality deletes, which are not applied yet"
-    if (total := sum(file.bytes for file in files)) > rules.max_group_bytes:
-        return f"has {total / 1e6:.0f} MB, more than a group may have"
-    return ""
+    formats = {file.file_format for group in groups for file in (*group.files, *group.deletes)} - {"PARQUET"}
+    return f"has files of {', '.join(sorted(formats))}, and only Parquet is compacted" if formats else ""
 
 
-def _partitions(files: list[LiveFile]) -> list[list[LiveFile]]:
-    parts = defaultdict[tuple[int, str], list[LiveFile]](list)
+def _partitions(files: Iterable[LiveFile], rules: Rules) -> Iterator[list[LiveFile]]:
+    """Part files by partition; those of earlier specs come together, since they are written for the current one.
+
+    So does all of an hour where it is merged: rows of one key may be of several partitions.
+    """
+    parts = defaultdict[str | None, list[LiveFile]](list)
     for file in files:
-        parts[file.spec_id, file.partition].append(file)
-    return list(parts.values())
-
-
-def _data_bytes(files: list[LiveFile]) -> int:
-    return sum(file.bytes for file in files if file.content == DATA)
+        apart = file.spec_id == rules.spec_id and rules.settings.strategy != "merge"
+        parts[file.partition if apart else None].append(file)
+    yield from parts.values()

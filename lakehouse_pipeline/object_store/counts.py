@@ -27,6 +27,7 @@ class RequestCounts:
         bytes_received: of bodies.
         rate_wait_s: seconds that requests stood in rate control's queue, added up over threads.
         retry_wait_s: seconds between a failure and the next try's turn, added up over threads.
+        bytes_copied: of objects that the store made of others by itself: they never passed through here.
     """
 
     requests: int = 0
@@ -36,6 +37,7 @@ class RequestCounts:
     bytes_received: int = 0
     rate_wait_s: float = 0.0
     retry_wait_s: float = 0.0
+    bytes_copied: int = 0
 
     def __add__(self, other: "RequestCounts") -> "RequestCounts":
         """Add up, field by field."""

@@ -7,7 +7,7 @@ percent-encoded or decoded. Name it in a catalog as `py-io-impl`.
 import errno
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
@@ -16,7 +16,14 @@ from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter, RequestCounts
 from lakehouse_pipeline.object_store.local import LocalStore
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, OpenUpload, PreconditionFailedError, Store
+from lakehouse_pipeline.object_store.objects import (
+    Content,
+    ObjectInfo,
+    ObjectRange,
+    OpenUpload,
+    PreconditionFailedError,
+    Store,
+)
 from lakehouse_pipeline.object_store.s3 import S3Store
 from lakehouse_pipeline.object_store.settings import read_settings
 from lakehouse_pipeline.object_store.spool import SpooledWriter
@@ -131,8 +138,33 @@ class LakehouseFileIO(FileIO):
             ConfigurationError: as above, or source and object are of different stores.
         """
         if self._store(source) is not self._store(url):
-            raise ConfigurationError(f"{source} and {url} are of different stores; read the one and write the other")
+            raise _different_stores(source, url)
         return self._store(url).copy(source, url, if_absent=if_absent)
+
+    def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool = False) -> ObjectInfo:
+        """Write an object that is made of given bytes and of ranges of other objects of the same store, in this order.
+
+        On S3 ranges of a known checksum are copied by the store, as far as its limits of parts let them; `bytes_copied`
+        of the counts tells how many bytes never passed through here. A checksum that is known is held against the
+        bytes, whoever moves them, before the object is there.
+
+        Args:
+            url: the object; the folders above a file are made.
+            content: bytes, and ranges of objects.
+            if_absent: only if there is no such object.
+
+        Raises:
+            ChecksumMismatchError: a range is not what its checksum says; nothing was written.
+            FileNotFoundError: an object of `content` is not there; names its URL.
+            PreconditionFailedError: there is an object at `url`, and it is none of this call's tries.
+            TransientError: as above, or an object of `content` is another version by now.
+            ConfigurationError: as above, or the objects are of different stores.
+        """
+        store = self._store(url)
+        for source in content:
+            if isinstance(source, ObjectRange) and self._store(source.url) is not store:
+                raise _different_stores(source.url, url)
+        return store.compose(url, content, if_absent=if_absent)
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
         """Go through the open multipart uploads of all objects whose URL begins with `prefix`.
@@ -274,6 +306,10 @@ class ObjectOutput(OutputFile):
             self._io.put(self.location, body, if_absent=not overwrite)
         except PreconditionFailedError as error:
             raise _exists(self.location) from error
+
+
+def _different_stores(source: str, url: str) -> ConfigurationError:
+    return ConfigurationError(f"{source} and {url} are of different stores; read the one and write the other")
 
 
 def _exists(url: str) -> FileExistsError:

@@ -14,13 +14,20 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
-from lakehouse_pipeline.object_store.objects import Content, ObjectInfo, OpenUpload, PreconditionFailedError
+from lakehouse_pipeline.object_store.checksums import check, crc64nvme
+from lakehouse_pipeline.object_store.objects import (
+    Content,
+    ObjectInfo,
+    ObjectRange,
+    OpenUpload,
+    PreconditionFailedError,
+)
 from lakehouse_pipeline.object_store.requests import Condition
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
 _NAME_KEPT = 40  # characters of an object's name in its temporary file's: names may have 255 bytes
 READ_BUFFER_BYTES = 128 * 1024
+COPY_BUFFER_BYTES = 1024 * 1024
 _SCHEMES = ("file://", "file:")  # the second is Hadoop's
 
 
@@ -68,14 +76,24 @@ class LocalStore:
     def put(self, url: str, body: bytes | BinaryIO, *, if_absent: bool, if_match: str | None) -> ObjectInfo:
         """Write a whole file: beside its place first, then moved there at once."""
         condition = Condition(if_absent, if_match)
-        path = Path(_path(url))
-        with _translated(url), _folders_said(url), _temporary(path, body) as temporary:
-            return _link(temporary, path, url) if if_absent else _replace(temporary, path, url, condition)
+        return _written(url, lambda file: _fill(file, body), condition)
 
     def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
         """Write a file with the bytes of another."""
         with _translated(source), _OneVersion(source) as body:
             return self.put(url, body, if_absent=if_absent, if_match=None)
+
+    def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool) -> ObjectInfo:
+        """Write a file with given bytes and the bytes of others."""
+
+        def fill(file: BinaryIO) -> None:
+            for source in content:
+                if isinstance(source, bytes):
+                    file.write(source)
+                else:
+                    _copy_range(source, file)
+
+        return _written(url, fill, Condition(if_absent))
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:  # noqa: ARG002  # files have none
         """Give nothing: a file is written at once."""
@@ -170,18 +188,47 @@ def _names(folder: str, start: str) -> list[str]:
         return []
 
 
+def _written(url: str, fill: Callable[[BinaryIO], None], condition: Condition) -> ObjectInfo:
+    """Write a file, which `fill` fills, beside its place first."""
+    path = Path(_path(url))
+    with _translated(url), _folders_said(url), _temporary(path, fill) as temporary:
+        return _link(temporary, path, url) if condition.if_absent else _replace(temporary, path, url, condition)
+
+
+def _fill(file: BinaryIO, body: bytes | BinaryIO) -> None:
+    if isinstance(body, bytes):
+        file.write(body)
+    else:
+        body.seek(0)
+        shutil.copyfileobj(body, file)
+
+
+def _copy_range(source: ObjectRange, file: BinaryIO) -> None:
+    """Append a range of another file, and hold its checksum, if one is known, against it."""
+    crc, left, buffer = 0, len(source), memoryview(bytearray(min(COPY_BUFFER_BYTES, len(source))))
+    with _translated(source.url), _OneVersion(source.url) as body:
+        if body.info.etag != source.etag:
+            raise _changed(source.url)
+        body.seek(source.span.start)
+        while left:
+            found = buffer[: body.readinto(buffer[:left])]
+            if not found:
+                raise _changed(source.url)
+            crc = crc64nvme(found, crc)
+            file.write(found)
+            left -= len(found)
+    if source.crc64nvme is not None:
+        check(source.url, source.span, found=crc, recorded=source.crc64nvme)
+
+
 @contextlib.contextmanager
-def _temporary(path: Path, body: bytes | BinaryIO) -> Iterator[Path]:
-    """Write the body beside `path`; whatever is left of it at the end is removed."""
+def _temporary(path: Path, fill: Callable[[BinaryIO], None]) -> Iterator[Path]:
+    """Write a file beside `path`; whatever is left of it at the end is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            if isinstance(body, bytes):
-                file.write(body)
-            else:
-                body.seek(0)
-                shutil.copyfileobj(body, file)
+            fill(file)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

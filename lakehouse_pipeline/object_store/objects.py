@@ -3,7 +3,7 @@
 No store is known here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
@@ -41,6 +41,27 @@ class Content:
     body: bytes
     info: ObjectInfo
     answered: datetime
+
+
+@dataclass(frozen=True)
+class ObjectRange:
+    """Bytes of one version of an object, to make another object of.
+
+    Attributes:
+        url: the object.
+        etag: the version.
+        span: its bytes, from 0.
+        crc64nvme: their CRC64NVME, as it was recorded when they were written; None if it is not known.
+    """
+
+    url: str
+    etag: str
+    span: range
+    crc64nvme: int | None = None
+
+    def __len__(self) -> int:
+        """Give the number of bytes."""
+        return len(self.span)
 
 
 @dataclass(frozen=True)
@@ -119,6 +140,9 @@ class Store(Protocol):
     def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
         """Write an object with the bytes of another."""
 
+    def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool) -> ObjectInfo:
+        """Write an object with given bytes and the bytes of others."""
+
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
         """Go through the open multipart uploads of all objects whose URL begins with `prefix`."""
 
@@ -130,3 +154,8 @@ class Store(Protocol):
 
     def delete_objects(self, urls: list[str]) -> None:
         """Remove many."""
+
+
+def changed(url: str) -> TransientError:
+    """Say that an object is not the version that was asked for."""
+    return TransientError(f"{url} is not the version that was asked for: it changed or went away; list it again")

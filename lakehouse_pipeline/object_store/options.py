@@ -23,7 +23,8 @@ FSSPEC_ENCRYPTIONS = {"aes256": "AES256", "aws:kms": "aws:kms", "aws:kms:dsse": 
 UNREADABLE = ("GLACIER", "DEEP_ARCHIVE")  # objects there have to be restored before each read
 
 _MAKES = frozenset({"put_object", "create_multipart_upload", "copy_object"})
-_OPENS = _MAKES | {"head_object", "get_object", "upload_part", "complete_multipart_upload"}
+_COPIES = frozenset({"copy_object", "upload_part_copy"})
+_OPENS = _MAKES | _COPIES | {"head_object", "get_object", "upload_part", "complete_multipart_upload"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ObjectOptions:
             found |= self.opening
         if verb in _MAKES:
             found |= self.making
-        if verb == "copy_object":
+        if verb in _COPIES:
             found |= {f"CopySource{name}": value for name, value in self.opening.items()}
         return found
 

@@ -32,10 +32,13 @@ class Put:
         """Try it once as one PUT."""
         return self._decided(size, lambda: self._requests.put(self.url, body, size, self.nonce, self._condition))
 
-    def complete(self, upload: str, parts: Iterable[Mapping[str, Any]], size: int) -> ObjectInfo:
-        """Try once to make uploaded parts the object."""
+    def complete(
+        self, upload: str, parts: Iterable[Mapping[str, Any]], size: int, *, crc64nvme: str | None = None
+    ) -> ObjectInfo:
+        """Try once to make uploaded parts the object, and have it held against its CRC64NVME if given."""
         return self._decided(
-            size, lambda: self._requests.complete_upload(self.url, upload, parts, size, self._condition)
+            size,
+            lambda: self._requests.complete_upload(self.url, upload, parts, size, self._condition, crc64nvme=crc64nvme),
         )
 
     def copied(self, source: ObjectInfo) -> ObjectInfo:

@@ -19,6 +19,7 @@ from lakehouse_pipeline.object_store.failures import is_forbidden, maybe_expired
 from lakehouse_pipeline.object_store.objects import (
     Content,
     ObjectInfo,
+    ObjectRange,
     OpenUpload,
     PreconditionFailedError,
     RequestFailedError,
@@ -26,6 +27,8 @@ from lakehouse_pipeline.object_store.objects import (
 from lakehouse_pipeline.object_store.options import ObjectOptions
 
 NONCE = "lakehouse-nonce"  # S3 user metadata: which call wrote this object
+CRC32, CRC64NVME, WHOLE = "CRC32", "CRC64NVME", "FULL_OBJECT"  # S3's checksums, and how the one of parts is said
+CHECKSUM_CRC32, CHECKSUM_CRC64NVME = f"Checksum{CRC32}", f"Checksum{CRC64NVME}"  # boto3's names
 DELETE_PAGE_KEYS = 250  # S3 takes 1,000, but each key counts against the prefix's 3,500 writes/s (hadoop-aws)
 
 
@@ -191,6 +194,7 @@ class S3Requests:
             **Condition(if_absent=if_absent).parameters(),
         )
         etag = _unquoted(_etag(answer.get("CopyObjectResult", {}), url))
+        self._counter.add(RequestCounts(bytes_copied=source.size))
         return ObjectInfo(url, source.size, etag, _answered(answer))
 
     def delete(self, url: str) -> None:
@@ -210,35 +214,72 @@ class S3Requests:
             if told.get("Code") != "NoSuchKey"
         }
 
-    def create_upload(self, url: str, nonce: str) -> str:
-        """Begin a multipart upload and give its id."""
+    def create_upload(self, url: str, nonce: str, *, crc64nvme: bool = False) -> str:
+        """Begin a multipart upload, whose parts go with their CRC32, or CRC64NVME, and give its id."""
         # S3 refuses parts with a checksum that was not announced here.
-        answer = self._send("create_multipart_upload", url, Metadata={NONCE: nonce}, ChecksumAlgorithm="CRC32")
+        checksum = (
+            {"ChecksumAlgorithm": CRC64NVME, "ChecksumType": WHOLE} if crc64nvme else {"ChecksumAlgorithm": CRC32}
+        )
+        answer = self._send("create_multipart_upload", url, Metadata={NONCE: nonce}, **checksum)
         upload: str = answer["UploadId"]
         return upload
 
-    def put_part(self, url: str, upload: str, number: int, body: bytes) -> dict[str, Any]:
-        """Send one part, `number` from 1; give what completing needs to know of it."""
+    def put_part(
+        self, url: str, upload: str, number: int, body: bytes, *, crc64nvme: str | None = None
+    ) -> dict[str, Any]:
+        """Send one part, `number` from 1, and its CRC64NVME if given; give what completing needs to know of it."""
         self._counter.add(RequestCounts(bytes_sent=len(body)))
-        answer = self._send("upload_part", url, UploadId=upload, PartNumber=number, Body=body)
-        checksums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
-        return {"PartNumber": number, "ETag": _etag(answer, url), **checksums}
+        checksum = {CHECKSUM_CRC64NVME: crc64nvme} if crc64nvme else {}
+        answer = self._send("upload_part", url, UploadId=upload, PartNumber=number, Body=body, **checksum)
+        return _part(number, answer, url)
+
+    def copy_part(self, source: ObjectRange, url: str, upload: str, number: int) -> dict[str, Any]:
+        """Have the store make one part of a range of an object; give what completing needs to know of it.
+
+        The part's `ChecksumCRC64NVME` is the store's own, of the bytes that it copied; not every store gives it.
+
+        Raises:
+            PreconditionFailedError: the source is another version by now.
+            FileNotFoundError: there is no source; names its URL.
+        """
+        (bucket, key), (source_bucket, source_key) = split_url(url), split_url(source.url)
+        asked = {
+            "Bucket": bucket,
+            "Key": key,
+            "UploadId": upload,
+            "PartNumber": number,
+            "CopySource": {"Bucket": source_bucket, "Key": source_key},
+            "CopySourceIfMatch": _quoted(source.etag),
+            "CopySourceRange": f"bytes={source.span.start}-{source.span.stop - 1}",
+        }
+        with translated("upload_part_copy", source.url):
+            answer = self._call("upload_part_copy", asked)
+        return _part(number, answer.get("CopyPartResult", {}), url)
 
     def complete_upload(
-        self, url: str, upload: str, parts: Iterable[Mapping[str, Any]], size: int, condition: Condition
+        self,
+        url: str,
+        upload: str,
+        parts: Iterable[Mapping[str, Any]],
+        size: int,
+        condition: Condition,
+        *,
+        crc64nvme: str | None = None,
     ) -> ObjectInfo:
-        """Make the parts an object.
+        """Make the parts an object; its CRC64NVME, if given, must be that of its parts.
 
         Raises:
             PreconditionFailedError: the condition does not hold.
             RequestFailedError: with code `NoSuchUpload`, there is no such upload (any more).
         """
+        checksum = {CHECKSUM_CRC64NVME: crc64nvme, "ChecksumType": WHOLE} if crc64nvme else {}
         with _missing_is_refused(condition):
             answer = self._send(
                 "complete_multipart_upload",
                 url,
                 UploadId=upload,
                 MultipartUpload={"Parts": list(parts)},
+                **checksum,
                 **condition.parameters(),
             )
         return ObjectInfo(url, size, _unquoted(_etag(answer, url)), _answered(answer))
@@ -325,6 +366,11 @@ def _answered(answer: Mapping[str, Any]) -> datetime:
     """Read the `Date` of an answer; a server that sends none leaves us this host's clock."""
     said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(said).astimezone(UTC) if said else datetime.now(UTC)
+
+
+def _part(number: int, answer: Mapping[str, Any], url: str) -> dict[str, Any]:
+    checksums = {name: answer[name] for name in (CHECKSUM_CRC32, CHECKSUM_CRC64NVME) if name in answer}
+    return {"PartNumber": number, "ETag": _etag(answer, url), **checksums}
 
 
 def _etag(answer: Mapping[str, Any], url: str) -> str:

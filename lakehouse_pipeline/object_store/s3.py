@@ -8,11 +8,12 @@ import io
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.object_store.client import s3_access
+from lakehouse_pipeline.object_store.compose import Composer
 from lakehouse_pipeline.object_store.counts import RequestCounter
 from lakehouse_pipeline.object_store.lanes import process_lanes
 from lakehouse_pipeline.object_store.multipart import MultipartUpload, Pieces
@@ -20,8 +21,10 @@ from lakehouse_pipeline.object_store.objects import (
     Content,
     NotSupportedError,
     ObjectInfo,
+    ObjectRange,
     OpenUpload,
     PreconditionFailedError,
+    changed,
 )
 from lakehouse_pipeline.object_store.puts import Put
 from lakehouse_pipeline.object_store.ranges import RangeReader
@@ -50,6 +53,7 @@ class S3Store:
         self._settings = settings
         self._requests = S3Requests(lambda: s3_access(settings.connection), counter, settings.options)
         self._tries = Tries(settings.policy, counter, process_lanes, settings.connection.endpoint or "")
+        self._composer = Composer(self._requests, self._tries, settings, counter)
 
     def head(self, url: str) -> ObjectInfo | None:
         """Describe an object, or None."""
@@ -83,7 +87,7 @@ class S3Store:
         if size is None:
             info = self._head(url)
             if etag not in (None, info.etag):
-                raise _changed(url)
+                raise changed(url)
             etag, size = info.etag, info.size
         return cast("BinaryIO", RangeReader(self._one_version(url, etag, size), size))
 
@@ -106,7 +110,11 @@ class S3Store:
         except PreconditionFailedError as error:
             if if_absent:
                 raise
-            raise _changed(source) from error
+            raise changed(source) from error
+
+    def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool) -> ObjectInfo:
+        """Write an object with given bytes and the bytes of others, which the store copies where it can vouch for."""
+        return self._composer.compose(Put(self._requests, url, uuid.uuid4().hex, Condition(if_absent)), content)
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
         """Go through open uploads, a page of 1,000 per request."""
@@ -170,14 +178,10 @@ class S3Store:
             try:
                 content = self._tries.request("get", url, lambda: self._requests.get(url, span=span, etag=version))
             except PreconditionFailedError as error:
-                raise _changed(url) from error
+                raise changed(url) from error
             version = content.info.etag
             if content.info.size != size or len(content.body) != len(span):
-                raise _changed(url)
+                raise changed(url)
             return content.body
 
         return read
-
-
-def _changed(url: str) -> TransientError:
-    return TransientError(f"{url} is not the version that was asked for: it changed or went away; list it again")

@@ -27,7 +27,12 @@ from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
-from lakehouse_pipeline.orchestration.compaction import compaction_asset, compaction_name, compaction_sensor
+from lakehouse_pipeline.orchestration.compaction import (
+    compaction_asset,
+    compaction_job,
+    compaction_name,
+    compaction_sensor,
+)
 from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, health_asset, health_name, health_sensor
 from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
@@ -76,10 +81,12 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
     }
     closing_job, sensors = closing(lakehouse)
     late = (late_files(lakehouse, spec, jobs[spec.name]) for spec in lakehouse.specs)
-    watching = (make(lakehouse, spec) for spec in lakehouse.specs for make in (health_sensor, compaction_sensor))
+    compacting = [(spec, compaction_job(spec)) for spec in lakehouse.specs]
+    watching = [health_sensor(lakehouse, spec) for spec in lakehouse.specs]
+    watching += [compaction_sensor(lakehouse, spec, job) for spec, job in compacting]
     return dg.Definitions(
         assets=[*assets, *beside],
-        jobs=[*jobs.values(), closing_job],
+        jobs=[*jobs.values(), *(job for _, job in compacting), closing_job],
         sensors=[*sensors, *filter(None, late), *watching],
         schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},

@@ -7,12 +7,12 @@ import dagster as dg
 
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.table import TableSpec
-from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
+from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look
+from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look, tries_of, workers_of
 from lakehouse_pipeline.maintenance.plan import CompactionPlan
-from lakehouse_pipeline.orchestration.resources import IMPATIENT
+from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession
 
 LOOK_EVERY_S = 600
 
@@ -33,19 +33,23 @@ def compaction_asset(lakehouse: Lakehouse, spec: TableSpec, group: str) -> dg.As
         owners=list(spec.owners),
         kinds={"iceberg", "parquet", "arrow"},
     )
-    def compaction(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def compaction(
+        context: dg.AssetExecutionContext, spark: dg.ResourceParam[OneSession]
+    ) -> dg.MaterializeResult[None]:
         began = time.monotonic()
         try:
             warehouse = Warehouse.open(lakehouse.catalog)
             table = warehouse.find(spec)
-            plan = look(lakehouse.maintenance, table) if table else CompactionPlan((), {})
-            done = compact(warehouse, spec, plan, context.run.run_id)
+            plan = look(lakehouse.maintenance, spec, table) if table else CompactionPlan((), {})
+            workers = workers_of(lakehouse.maintenance, lambda: spark.lazy().get())
+            done = []
+            for each in compact(warehouse, spec, plan, context.run.run_id, workers):
+                context.log.info("%s: %s", each.hour, each.error or "compacted")
+                done.append(each)
         except LakehouseError as error:
             raise dg.Failure(f"{spec.table}: {type(error).__name__}: {error}") from None
-        for each in done:
-            context.log.info("%s: %s", each.hour, each.error or "compacted")
         # Who stepped aside for a writer has not failed: the next look plans its hour again.
-        failed = [each for each in done if each.error and not isinstance(each.error, CommitConflictError)]
+        failed = [each for each in done if each.error and not each.stepped_aside]
         if failed:
             raise dg.Failure(
                 "\n".join(f"{each.hour}: {type(each.error).__name__}: {each.error}" for each in failed),
@@ -56,40 +60,50 @@ def compaction_asset(lakehouse: Lakehouse, spec: TableSpec, group: str) -> dg.As
     return compaction
 
 
-def compaction_sensor(lakehouse: Lakehouse, spec: TableSpec) -> dg.SensorDefinition:
+def compaction_job(spec: TableSpec) -> Any:
+    """Make the job that compacts a table."""
+    return dg.define_asset_job(
+        f"{compaction_name(spec)}_job", selection=dg.AssetSelection.assets(compaction_name(spec))
+    )
+
+
+def compaction_sensor(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.SensorDefinition:
     """Make the sensor that asks for compaction. It is stopped until somebody starts it on Dagster's page."""
 
     @dg.sensor(
         name=f"{compaction_name(spec)}_watch",
         description=f"Asks for {compaction_name(spec)} where hours have files that are worth it; reads metadata only.",
         minimum_interval_seconds=LOOK_EVERY_S,
-        asset_selection=dg.AssetSelection.assets(compaction_name(spec)),
+        job=job,
     )
     def watch(_: dg.SensorEvaluationContext) -> Any:
         table = Warehouse.open({**lakehouse.catalog, **IMPATIENT}).find(spec)
         if table is None:
             return dg.SkipReason("the table does not exist yet")
-        plan = look(lakehouse.maintenance, table)
+        plan = look(lakehouse.maintenance, spec, table)
         if not plan.hours:
             left = "".join(f"; {hour} {why}" for hour, why in list(plan.left.items())[:3])
-            return dg.SkipReason(f"no hour has files that are worth compacting{left}")
-        # The same files are asked for once: whatever became of it is on the page.
-        return dg.RunRequest(run_key=f"compact:{digest(file.path for hour in plan.hours for file in hour.files)}")
+            return dg.SkipReason(f"no hour has files that are worth compacting: there are {plan.seen}{left}")
+        # The same files are asked for once, and again after a try of theirs that came to nothing.
+        tries = tries_of(table, plan)
+        return dg.RunRequest(run_key=f"compact:{digest([*plan.paths(), tries])}")
 
     return watch
 
 
 def _metadata(plan: CompactionPlan, done: list[Compacted], seconds: float) -> dict[str, Any]:
-    seals = [each.committed.seal for each in done if each.committed]
     compacted = [each for each in done if each.committed]
+    strategies = sorted({f"{strategy}: {reason}" for each in compacted for strategy, reason in each.strategies})
     return {
         "hours": len(compacted),
         "hours_left": dg.MetadataValue.json({hour.key: why for hour, why in plan.left.items()}),
-        "stepped_aside": sum(each.error is not None for each in done),
-        "strategy": "rewrite",
+        "stepped_aside": sum(each.stepped_aside for each in done),
+        "strategies": dg.MetadataValue.json(strategies),
         "files_before": sum(each.files_before for each in compacted),
-        "files_after": sum(seal.files for seal in seals),
+        "files_after": sum(each.files for each in compacted),
         "bytes_before": sum(each.bytes_before for each in compacted),
-        "bytes_after": sum(seal.bytes for seal in seals),
+        "bytes_after": sum(each.bytes for each in compacted),
+        "bytes_never_downloaded": sum(each.bytes_apart for each in compacted),
+        "requests": sum(each.requests for each in compacted),
         "seconds": dg.MetadataValue.float(round(seconds, 3)),
     }

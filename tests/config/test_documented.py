@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse_pipeline.config.backfill import BackfillSettings
+from lakehouse_pipeline.config.compaction import CompactSettings
 from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
@@ -16,6 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encod
 MODELS: dict[str, type[SpecModel]] = {
     "": TableSpec,
     "source.": Source,
+    "compact.": CompactSettings,
     "backfill.": BackfillSettings,
     "health.": HealthSettings,
     "maintenance.": MaintenanceSettings,

@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
+from lakehouse_pipeline.config.compaction import CompactSettings
 from lakehouse_pipeline.config.schema import FIRST_LINE, SCHEMA_FILE, table_schema
 from lakehouse_pipeline.config.source import Join, Source
 from lakehouse_pipeline.config.table import TableSpec
@@ -29,6 +30,7 @@ def test_it_is_a_json_schema() -> None:
     [
         pytest.param(TableSpec, table_schema()["properties"], id="table"),
         pytest.param(Source, table_schema()["properties"]["source"]["properties"], id="source"),
+        pytest.param(CompactSettings, table_schema()["properties"]["compact"]["properties"], id="compact"),
         pytest.param(
             Join,
             table_schema()["properties"]["join"]["additionalProperties"]["anyOf"][1]["properties"],
@@ -54,6 +56,8 @@ def test_the_example_fits() -> None:
     [
         pytest.param({"source": {"path": "r.csv", "columns": {"a": "decimal(9,2)!", "b": "list<long>"}}}, id="types"),
         pytest.param({"join": {"a": "/a.parquet", "b": {"path": "/b.csv", "columns": {"x": "int"}}}}, id="joins"),
+        pytest.param({"compact": {"strategy": "zorder", "columns": ["a"], "min_file_size": "1MB"}}, id="compact"),
+        pytest.param({"compact": {"min_input_files": 2, "delete_ratio_threshold": "10%"}}, id="numbers of compact"),
         pytest.param({"properties": {"a": 3, "b": True}}, id="scalars of any kind"),
         pytest.param({"partition": ["bucket(16", "id)"], "key": [1e3], "sort": ["id desc"]}, id="lists"),
     ],
@@ -74,6 +78,11 @@ def test_what_fits(keys: dict[str, Any]) -> None:
         ),
         pytest.param({"other_hours": "drop"}, "other_hours: 'drop' is not one of ['fail', 'reject']", id="word"),
         pytest.param({"key": "id"}, "key: 'id' is not of type 'array'", id="shape"),
+        pytest.param(
+            {"compact": {"strategy": "binpack"}},
+            "compact.strategy: 'binpack' is not one of ['copy', 'rewrite', 'sort', 'zorder', 'merge']",
+            id="word of compact",
+        ),
         pytest.param({"source": {}}, "source: 'path' is a required property", id="missing"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import ManifestEntry
+from pyiceberg.table import Table
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
@@ -165,14 +166,7 @@ class Lake:
 
     def reached(self) -> set[str]:
         """Name the manifest lists, manifests and data files that the table's snapshots reach."""
-        table = self.now.table
-        found = set[str]()
-        for snapshot in table.metadata.snapshots:
-            manifests = snapshot.manifests(table.io)
-            found |= {snapshot.manifest_list, *(manifest.manifest_path for manifest in manifests)}
-            for manifest in manifests:
-                found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
-        return found
+        return reached_by(self.now.table)
 
     def missing(self) -> set[str]:
         """Name what the table's snapshots reach and is not there."""
@@ -181,6 +175,19 @@ class Lake:
     def unreached(self) -> set[str]:
         """Name what lies in the table's folders and no snapshot reaches."""
         return (self.stored("metadata") | self.stored("data")) - self.reached()
+
+
+def reached_by(table: Table) -> set[str]:
+    """Name the manifest lists, manifests and data files that a loaded table's snapshots reach."""
+    manifests = {
+        manifest.manifest_path: manifest
+        for snapshot in table.metadata.snapshots
+        for manifest in snapshot.manifests(table.io)
+    }
+    found = {snapshot.manifest_list for snapshot in table.metadata.snapshots} | set(manifests)
+    for manifest in manifests.values():
+        found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+    return found
 
 
 def sealed_by(lake: Lake, hour: HourWindow, batches: Iterable[pa.RecordBatch]) -> SealedHour:

@@ -226,11 +226,11 @@ def test_seals_keep_the_partitions_bounds() -> None:
     bounds = (PartitionBounds(lower=b"\x01\0\xff\0", upper=b"\x02\0\xff\0"), PartitionBounds(null=True, nan=True))
     kept = SealedManifest(path="m", length=1, files=1, rows=1, partitions=bounds)
     assert SealedManifest.model_validate_json(kept.model_dump_json()) == kept
-    told = sealed_manifest_file(kept, TEN, 0, 7).partitions or ()
+    told = sealed_manifest_file(kept, TEN, 0, 7, as_of=None).partitions or ()
     assert [(each.contains_null, each.contains_nan, each.lower_bound, each.upper_bound) for each in told] == [
         (False, False, b"\x01\0\xff\0", b"\x02\0\xff\0"),
         (True, True, None, None),
     ]
     earlier = SealedManifest.model_validate_json('{"path": "m", "length": 1, "files": 1, "rows": 1}')
-    (hour,) = sealed_manifest_file(earlier, TEN, 0, 7).partitions or []
+    (hour,) = sealed_manifest_file(earlier, TEN, 0, 7, as_of=None).partitions or []
     assert hour.lower_bound == hour.upper_bound == TEN.ordinal.to_bytes(4, "little")

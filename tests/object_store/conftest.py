@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lakehouse_pipeline.object_store.compose import _store_at
 from lakehouse_pipeline.object_store.lanes import _lanes_of
 from tests.object_store.scripted_s3 import ScriptedS3
 
@@ -18,7 +19,8 @@ def server() -> Iterator[ScriptedS3]:
 
 @pytest.fixture
 def s3(server: ScriptedS3) -> ScriptedS3:
-    """Give the server with an empty script; no test is slowed by the throttles of another."""
+    """Give the server with an empty script; no test is slowed by the throttles of another, or knows its store."""
     _lanes_of.cache_clear()
+    _store_at.cache_clear()
     server.script, server.asked = [], []
     return server

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +15,7 @@ from tests.oracle import environment
 
 SERVER = Path(__file__).parent / "spark_server.py"
 STOP_TIMEOUT_S = 30.0
+POSITION_DELETES, EQUALITY_DELETES = 1, 2  # `content` in a table's `delete_files`, as Iceberg's spec numbers it
 Row = dict[str, Any]
 
 
@@ -65,6 +68,71 @@ class Jvm:
         self._ask({"load": metadata_location, "view": name})
         return name
 
+    def delete_equal(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        partition: Sequence[object] | None = None,
+        spec: int | None = None,
+    ) -> str:
+        """Commit an equality delete, as Flink writes it, and name its file.
+
+        Args:
+            table: as SQL names it.
+            columns: top-level columns, as the table names them now; their ids are what the file keeps.
+            rows: keys, in the order of `columns`; None is equal to null, NaN (of a double) to NaN.
+            partition: what to delete from: a value per field of the spec, hours and days counted since 1970. None
+                deletes from all partitions, and takes a spec of the table that has no fields.
+            spec: the id of the partition's spec, the current one if none is given.
+
+        Raises:
+            JvmError: it failed.
+        """
+        told = {"columns": list(columns), "rows": [list(row) for row in rows]}
+        return self._delete(table, told, partition, spec)
+
+    def delete_positions(
+        self,
+        table: str,
+        positions: Mapping[str, Iterable[int]],
+        *,
+        partition: Sequence[object] | None = None,
+        spec: int | None = None,
+    ) -> str:
+        """Commit one file of position deletes for any number of data files, live ones or not, and name it.
+
+        Args:
+            table: as SQL names it.
+            positions: rows to delete, counted from 0, by data file.
+            partition: the data files', as in `delete_equal`.
+            spec: the same.
+
+        Raises:
+            JvmError: it failed.
+        """
+        told = {"positions": [(path, place) for path, places in positions.items() for place in places]}
+        return self._delete(table, told, partition, spec)
+
+    def positions(self, table: str, where: str) -> dict[str, list[int]]:
+        """Find rows, by data file, as `delete_positions` takes them.
+
+        Raises:
+            JvmError: it failed.
+        """
+        found: dict[str, list[int]] = {}
+        for row in self.sql(f"SELECT _file, _pos FROM {table} WHERE {where}"):
+            found.setdefault(row["_file"], []).append(row["_pos"])
+        return found
+
+    def _delete(
+        self, table: str, told: Mapping[str, object], partition: Sequence[object] | None, spec: int | None
+    ) -> str:
+        values = None if partition is None else list(partition)
+        ((answer),) = self._ask({"delete_from": table, "partition": values, "spec": spec, **told})
+        return str(answer["path"])
+
     def __enter__(self) -> Self:
         """Start Spark and wait until it answers."""
         spark = {"TZ": "UTC", "PYSPARK_PYTHON": str(self._python)}
@@ -108,7 +176,7 @@ class Jvm:
     def _ask(self, request: Mapping[str, object]) -> list[Row]:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(request, default=_single_value) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -118,3 +186,15 @@ class Jvm:
             raise JvmError(answer["error"])
         rows: list[Row] = answer["rows"]
         return rows
+
+
+def _single_value(value: object) -> str:
+    """Write a value as Iceberg's spec does in JSON (appendix D, single values), where JSON has no word for it."""
+    match value:
+        case date():  # a datetime too
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case bytes():
+            return value.hex()
+    raise TypeError(f"{value!r} has no form in JSON")

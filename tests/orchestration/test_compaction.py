@@ -5,8 +5,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.maintenance import compaction
+from lakehouse_pipeline.maintenance import rewrite
 from tests.maintenance.test_compaction import FILES, IDS, split
 from tests.projects import HOUR, Project, row, strays
 
@@ -45,7 +46,13 @@ def test_it_is_asked_for_once(small: Project, instance: dg.DagsterInstance) -> N
     figures: dict[str, Any] = {name: value.value for name, value in told.metadata.items()}
     assert (figures["hours"], figures["files_before"], figures["files_after"]) == (1, FILES, 1)
     assert figures["bytes_after"] < figures["bytes_before"]
-    assert tick(small, instance).skip_message == "no hour has files that are worth compacting"
+    (how,) = figures["strategies"]
+    assert how.startswith("rewrite: row groups have 0.0 MB on average, less than ")
+    assert (figures["hours_left"], figures["stepped_aside"], figures["bytes_never_downloaded"]) == ({}, 0, 0)
+    assert figures["requests"] == 0  # of local disk there are none
+    assert figures["seconds"] > 0
+    skipped = tick(small, instance).skip_message or ""
+    assert skipped.startswith("no hour has files that are worth compacting: there are 1 hour with 1 files of 0.0 MB")
     assert small.ids() == IDS
     assert strays(small.table) == set()
 
@@ -60,10 +67,28 @@ def test_what_fails_fails_its_run(
     small: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the hour and why; the table is as it was."""
-    monkeypatch.setattr(compaction, "written_files", lambda _: [])
+    monkeypatch.setattr(rewrite, "write_files", lambda *_: [])
     done = run(small, instance)
     assert not done.success
     (failure,) = [event for event in done.all_events if event.is_step_failure]
     told: Any = failure.step_failure_data.user_failure_data
     assert f"{HOUR}: ProofError: " in told.description
+    assert small.ids() == IDS
+
+
+def test_who_stepped_aside_has_not_failed(
+    small: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer was faster: the run says so, and the next look plans the hour again."""
+
+    def taken(*_: object) -> None:
+        raise CommitConflictError("somebody was faster")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rewrite, "write_files", taken)
+        (told,) = run(small, instance).asset_materializations_for_node(NAME)
+    figures: dict[str, Any] = {name: value.value for name, value in told.metadata.items()}
+    assert (figures["hours"], figures["stepped_aside"], figures["files_after"]) == (0, 1, 0)
+    (again,) = tick(small, instance).run_requests
+    assert again.run_key
     assert small.ids() == IDS
