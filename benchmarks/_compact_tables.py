@@ -132,4 +132,4 @@ def expected(asked: Asked, left: Left) -> Checksum:
 
 def contents(lake: Lake) -> Checksum:
     """Read all rows of a table and add them up."""
-    return checksum_of(lake.now.table.scan().to_arrow_batch_reader(), lake.now.schema.fields)
+    return checksum_of(lake.now.table.scan().to_arrow_batch_reader(), lake.now.stored.columns)

@@ -94,11 +94,7 @@ def is_waiting(table: HourlyTable, is_over: RunIsOver) -> bool:
     """Tell whether `commit_sealed` would find something that no run is at work on; changes nothing."""
     return any(
         hand.held.record.state != "aborting"
-        and (
-            hand.attempt.seal is None
-            or hand.attempt.seal.schema_id == table.schema_id
-            or hand.attempt.rewrites is not None
-        )  # else it is refused
+        and not _is_of_another_schema(hand)  # else it is refused
         and is_free(hand.held, "", is_over)
         for hand in _sealed(table, None)
     )
@@ -176,11 +172,17 @@ def _check_free(hand: HourInHand, is_over: RunIsOver) -> None:
         )
 
 
+def _is_of_another_schema(hand: HourInHand) -> bool:
+    """Tell whether it was written for a schema that is no more; of a rewrite columns are found by their ids."""
+    seal = hand.attempt.seal
+    return seal is not None and seal.schema_id != hand.table.schema_id and hand.attempt.rewrites is None
+
+
 def _check_whole(hand: HourInHand) -> None:
     seal = hand.attempt.seal
     if hand.held.record.state == "aborting":
         raise SafetyError(f"attempt {hand.attempt.id} of {hand.hour} was abandoned; run the hour again")
-    if seal and seal.schema_id != hand.table.schema_id and not hand.attempt.rewrites:  # columns are found by their ids
+    if seal and _is_of_another_schema(hand):
         raise SafetyError(
             f"attempt {hand.attempt.id} of {hand.hour} was written for schema {seal.schema_id} of the table, which "
             f"has {hand.table.schema_id} now; run the hour again"

@@ -66,7 +66,7 @@ class ThreadWorkers:
     """Threads of this process.
 
     Attributes:
-        threads: how many; each holds a group's row group in memory.
+        threads: how many.
         remote: they end with this process.
     """
 

@@ -4,7 +4,6 @@ Sums of row groups that their writer recorded are held against the bytes, whoeve
 `LakehouseFileIO.compose`.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER_ID
 
 from lakehouse_pipeline.errors import DataError, LakehouseError, SafetyError
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claim_paths
-from lakehouse_pipeline.iceberg.data_files import TRIES, WrittenFile, entry_of
+from lakehouse_pipeline.iceberg.data_files import WrittenFile, entry_of, put_new
 from lakehouse_pipeline.iceberg.footer import MAGIC, Footer, read_footer
 from lakehouse_pipeline.iceberg.manifests import LiveFile, encode_entry
 from lakehouse_pipeline.iceberg.row_groups import Merged, merged
@@ -25,10 +24,8 @@ from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.object_store.checksums import check as check_sum
 from lakehouse_pipeline.object_store.checksums import crc64nvme
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.object_store.objects import ObjectInfo, ObjectRange, PreconditionFailedError
+from lakehouse_pipeline.object_store.objects import ObjectInfo, ObjectRange
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
-
-logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 16
 WHOLE_BYTES = 64 * 1024**2  # all files of up to so much together are read at once, in one request each ...
@@ -168,17 +165,14 @@ def _copied(target: WriteTarget, bucket: int, number: int, new: _NewFile) -> Wri
     statistics = column_statistics(new.metadata, target.schema, target.properties, _nans(new.sources))
     statistics |= {"sort_order_id": UNSORTED_SORT_ORDER_ID}
     content = list(_content(new))
-    for attempt_try in range(TRIES):
-        url = target.file_url(bucket, number, attempt_try, path)
-        try:
-            etag = target.files.compose(url, content, if_absent=True).etag
-        except PreconditionFailedError:
-            logger.info("%s is taken by another writing of this task; the next try has its own name", url)
-            claim(target.files, target.claims, Claim(bucket=bucket, again=True))
-            continue
-        entry = entry_of(values, url, plan.size, plan.rows, statistics)
-        return WrittenFile(url, plan.rows, plan.size, etag, encode_entry(entry, target.spec, target.schema))
-    raise SafetyError(f"{TRIES} names of file {number} in bucket {bucket} are taken: {url}")
+    url, etag = put_new(
+        target,
+        (bucket, number, path),
+        lambda url: target.files.compose(url, content, if_absent=True),
+        lambda taken: claim(target.files, target.claims, Claim(bucket=taken, again=True)),
+    )
+    entry = entry_of(values, url, plan.size, plan.rows, statistics)
+    return WrittenFile(url, plan.rows, plan.size, etag, encode_entry(entry, target.spec, target.schema))
 
 
 def _content(new: _NewFile) -> Iterator[bytes | ObjectRange]:

@@ -36,7 +36,7 @@ from lakehouse_pipeline.iceberg.schemas import arrow_schema
 from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck, said
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.object_store.counts import RequestCounts, add_reports, counting, report
-from lakehouse_pipeline.object_store.objects import PreconditionFailedError
+from lakehouse_pipeline.object_store.objects import ObjectInfo, PreconditionFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -321,20 +321,44 @@ class _PartitionWriter:
                 for batch in parquet.iter_batches(BATCH_ROWS):
                     self.task.read_back(batch)
         size = file.path.stat().st_size
-        for attempt_try in range(TRIES):
-            url = self.target.file_url(self.bucket, number, attempt_try, self.path)
-            try:
-                with file.path.open("rb") as body:
-                    etag = self.target.files.put(url, body, if_absent=True).etag
-            except PreconditionFailedError:
-                logger.info("%s is taken by another writing of this task; the next try has its own name", url)
-                self.task.claim_again(self.bucket)
-                continue
-            file.path.unlink()
-            partition = self.target.partitions.record(self.values)
-            entry = entry_of(partition, url, size, file.rows, statistics)
-            return WrittenFile(url, file.rows, size, etag, encode_entry(entry, self.target.spec, self.target.schema))
-        raise SafetyError(f"{TRIES} names of file {number} in bucket {self.bucket} are taken: {url}")
+
+        def put(url: str) -> ObjectInfo:
+            with file.path.open("rb") as body:
+                return self.target.files.put(url, body, if_absent=True)
+
+        url, etag = put_new(self.target, (self.bucket, number, self.path), put, self.task.claim_again)
+        file.path.unlink()
+        partition = self.target.partitions.record(self.values)
+        entry = entry_of(partition, url, size, file.rows, statistics)
+        return WrittenFile(url, file.rows, size, etag, encode_entry(entry, self.target.spec, self.target.schema))
+
+
+def put_new(
+    target: WriteTarget,
+    place: tuple[int, int, str],
+    put: Callable[[str], ObjectInfo],
+    claim_again: Callable[[int], None],
+) -> tuple[str, str]:
+    """Put a file under the first of its names that nothing has; gives that and its ETag.
+
+    Args:
+        target: the attempt.
+        place: the file's bucket, number and partition path.
+        put: puts it at a URL that has nothing yet.
+        claim_again: says of a bucket that it has files of another writing, too.
+
+    Raises:
+        SafetyError: all names are taken.
+    """
+    bucket, number, path = place
+    for attempt_try in range(TRIES):
+        url = target.file_url(bucket, number, attempt_try, path)
+        try:
+            return url, put(url).etag
+        except PreconditionFailedError:
+            logger.info("%s is taken by another writing of this task; the next try has its own name", url)
+            claim_again(bucket)
+    raise SafetyError(f"{TRIES} names of file {number} in bucket {bucket} are taken: {url}")
 
 
 def _way_out(spec: PartitionSpec) -> str:

@@ -14,11 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.partitioning import PartitionSpec
 
 from lakehouse_pipeline.iceberg.manifests import EQUALITY_DELETES, POSITION_DELETES, LiveFile
 
 Numbers = npt.NDArray[np.int64]
 Place = tuple[int, str]  # of files: their spec and partition
+
+
+def unpartitioned(specs: Iterable[PartitionSpec]) -> frozenset[int]:
+    """Name the specs without fields, whose equality deletes are of all partitions."""
+    return frozenset(spec.spec_id for spec in specs if not spec.fields)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.schema import Schema
-from pyiceberg.table import FileScanTask, Table
-from pyiceberg.typedef import Record
+from pyiceberg.table import Table
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
@@ -210,38 +205,6 @@ class HourlyTable:
         wanted = None if hours is None else {hour.ordinal for hour in hours}
         return live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), wanted)
 
-    def batches(self, paths: Collection[str], hour: HourWindow) -> Iterator[pa.RecordBatch]:
-        """Read live data files of an hour, one after the other, as the table's schema is now.
-
-        Raises:
-            CommitConflictError: some of them are live no more.
-            ValueError: the table has equality deletes, which PyIceberg cannot apply (apache/iceberg-python#6568).
-        """
-        begin, end = hour.start.isoformat(), hour.end.isoformat()
-        scan = self.table.scan(f"{self.hour} >= '{begin}' and {self.hour} < '{end}'")
-        tasks = [task for task in scan.plan_files() if task.file.file_path in paths]
-        if len(tasks) != len(paths):
-            raise CommitConflictError(f"{len(paths) - len(tasks)} files of {hour} are live no more")
-        read = ArrowScan(self.table.metadata, self.table.io, self.table.schema(), AlwaysTrue())
-        for task in tasks:  # given together, all of them would be read into memory at once
-            yield from read.to_record_batches([task])
-
-    def written(self, files: Sequence[WrittenFile]) -> Iterator[pa.RecordBatch]:
-        """Read files that no snapshot knows yet, one after the other."""
-        read = ArrowScan(self.table.metadata, self.table.io, self.table.schema(), AlwaysTrue())
-        for file in files:
-            # All of their columns are in them: nothing is taken from the partition's values.
-            stored = DataFile.from_args(
-                content=DataFileContent.DATA,
-                file_path=file.path,
-                file_format=FileFormat.PARQUET,
-                partition=Record(),
-                record_count=file.rows,
-                file_size_in_bytes=file.size,
-            )
-            stored.spec_id = self.table.spec().spec_id
-            yield from read.to_record_batches([FileScanTask(stored)])
-
     @cached_property
     def stored(self) -> StoredTable:
         """What has to be known to read the table's files, wherever that is done."""
@@ -266,11 +229,6 @@ class HourlyTable:
     def sort_order_id(self) -> int:
         """The table's sort order; 0 where it has none."""
         return self.table.sort_order().order_id
-
-    @property
-    def schema(self) -> Schema:
-        """The table's schema."""
-        return self.table.schema()
 
     @property
     def order(self) -> tuple[tuple[str, bool], ...]:
@@ -306,8 +264,9 @@ class HourlyTable:
         kept: Sequence[LiveFile] = (),
     ) -> Seal:
         """Write the manifests of an attempt; see `seal_files`."""
-        told = {"rows_read": rows_read, "rejected": rejected, "left": left}
-        return seal_files(self.table, attempt, written, **told, as_of=as_of, kept=kept)  # type: ignore[arg-type]
+        return seal_files(
+            self.table, attempt, written, rows_read=rows_read, rejected=rejected, left=left, as_of=as_of, kept=kept
+        )
 
     def files_of(self, hour: HourWindow, attempt: Attempt) -> AttemptFiles:
         """Give the names of all files that an attempt can have."""

@@ -26,7 +26,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary, update_snaps
 
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.deletes import DeleteIndex
+from lakehouse_pipeline.iceberg.deletes import DeleteIndex, unpartitioned
 from lakehouse_pipeline.iceberg.event_time import ANY, EventTime
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
@@ -239,7 +239,7 @@ class _Writing:
         gone = {file.path for file in removed}
         far = {file.path: file for file in removed if file.content != DATA and file.hour is None}
         oldest = max((file.sequence_number for file in far.values()), default=-1)
-        index = DeleteIndex.of(far.values(), _unpartitioned(self.table))
+        index = DeleteIndex.of(far.values(), unpartitioned(self.table.metadata.specs().values()))
         for manifest in manifests_of(self.table.metadata, self.table.io, self.base) if far else ():
             if manifest.content != ManifestContent.DATA or (manifest.min_sequence_number or 0) > oldest:
                 continue
@@ -379,7 +379,7 @@ def _check_unchanged(
             # What another hour of the commit removes was there, too.
             others = [file for file in (*left, *removed) if file.path not in sealed.only]
             near = [file for file in others if file.span.meets((sealed.hour.ordinal,))]
-            why = _changed_since(sealed, sealed.rewrites, mine, near, _unpartitioned(table))
+            why = _changed_since(sealed, sealed.rewrites, mine, near, unpartitioned(table.metadata.specs().values()))
         if why:
             said = f"{sealed.hour} was changed by somebody else after attempt {sealed.attempt} was opened ({why})"
             lost[sealed.hour] = CommitConflictError(
@@ -387,10 +387,6 @@ def _check_unchanged(
             )
     if lost:
         raise HoursLostError(lost)
-
-
-def _unpartitioned(table: Table) -> frozenset[int]:
-    return frozenset(spec.spec_id for spec in table.metadata.specs().values() if not spec.fields)
 
 
 def _unlike(sealed: SealedHour, found: Sequence[LiveFile]) -> str:
@@ -404,7 +400,7 @@ def _changed_since(
     rewrite: Rewrite,
     mine: Sequence[LiveFile],
     near: Sequence[LiveFile],
-    unpartitioned: frozenset[int],
+    everywhere: frozenset[int],
 ) -> str:
     """Say whether rows of the rewritten files, or of those beside them, may be others than they were; empty if not.
 
@@ -418,7 +414,7 @@ def _changed_since(
         return "rows of the files that it rewrites may have been deleted"
     # Deletes of rows that equal others go on applying, but only within their own partition spec.
     respecced = any(file.content == DATA and file.spec_id != sealed.seal.spec_id for file in mine)
-    if respecced and any(file.spec_id not in unpartitioned for file in younger):
+    if respecced and any(file.spec_id not in everywhere for file in younger):
         return "rows of files of an earlier partition spec may have been deleted"
     return ""
 

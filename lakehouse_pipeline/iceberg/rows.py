@@ -36,6 +36,7 @@ from lakehouse_pipeline.iceberg.deletes import (
     Place,
     kept,
     positions_by_file,
+    unpartitioned,
 )
 from lakehouse_pipeline.iceberg.event_time import avro_name
 from lakehouse_pipeline.iceberg.manifests import EQUALITY_DELETES, POSITION_DELETES, LiveFile
@@ -98,7 +99,7 @@ class StoredTable:
     @cached_property
     def unpartitioned(self) -> frozenset[int]:
         """The specs without fields, whose equality deletes are of all partitions."""
-        return frozenset(spec.spec_id for spec in self.specs.values() if not spec.fields)
+        return unpartitioned(self.specs.values())
 
     def field(self, field_id: int) -> NestedField:
         """Find a column of the table as it was last, gone ones too.

@@ -72,13 +72,11 @@ def first_out_of_order(rows: pa.RecordBatch, columns: tuple[tuple[str, bool], ..
     return None if place < 0 else place
 
 
-def in_order(rows: pa.Table, columns: tuple[tuple[str, bool], ...]) -> pa.Table:
-    """Sort rows as `OrderCheck` wants them: nulls below everything, NaN above every number."""
-    return rows.take(order_of(rows, columns))
-
-
 def order_of(rows: pa.Table | pa.RecordBatch, columns: tuple[tuple[str, bool], ...]) -> pa.Array:
-    """Tell where the rows stand that come first, second and so on in the order of `in_order`."""
+    """Tell where the rows stand that come first, second and so on as `OrderCheck` wants them.
+
+    Nulls are below everything, NaN is above every number.
+    """
     arrays: list[pa.Array | pa.ChunkedArray] = []
     directions = []
     for name, descending in columns:

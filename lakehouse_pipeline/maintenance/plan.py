@@ -353,18 +353,10 @@ class _Candidate:
         return cls(file, deletes, deleted, why)
 
 
-def _packed(candidates: list[_Candidate], most: int) -> Iterator[list[_Candidate]]:
+def _packed(candidates: list[_Candidate], most: int) -> list[list[_Candidate]]:
     """Cut files into groups of a size at most, in their order; one that is larger is a group of its own."""
-    pack: list[_Candidate] = []
-    size = 0
-    for each in candidates:
-        if pack and size + each.file.bytes > most:
-            yield pack
-            pack, size = [], 0
-        pack.append(each)
-        size += each.file.bytes
-    if pack:
-        yield pack
+    of_path = {each.file.path: each for each in candidates}
+    return [[of_path[file.path] for file in pack] for pack in packed([each.file for each in candidates], most, most)]
 
 
 def _pays(pack: list[_Candidate], rules: Rules) -> bool:

@@ -29,7 +29,7 @@ MOST_BYTES = 2**31 - 2**24  # of rows side by side: strings have offsets of 32 b
 def sorted_batches(
     batches: Iterable[pa.RecordBatch], columns: Columns, *, memory: int, folder: Path
 ) -> Iterator[pa.RecordBatch]:
-    """Sort rows as `in_order` does; rows that are equal in all columns come in any order.
+    """Sort rows as `sorted_rows.OrderCheck` wants them; rows that are equal in all columns come in any order.
 
     Args:
         batches: of one schema.

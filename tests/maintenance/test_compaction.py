@@ -143,7 +143,9 @@ def test_a_sorted_table_stays_sorted(tmp_path_factory: pytest.TempPathFactory) -
     assert compacted(lake)[TEN].error is None
     ((entry),) = [entry for entry in lake.entries() if entry.data_file.file_path in data(lake)]
     assert entry.data_file.sort_order_id == lake.now.table.sort_order().order_id
-    assert [each.as_py() for batch in lake.now.batches(data(lake), TEN) for each in batch["id"]] == IDS[::-1]
+    assert [
+        each.as_py() for batch in lake.now.stored.live_batches(lake.now.live(TEN), []) for each in batch["id"]
+    ] == IDS[::-1]
 
 
 def test_who_loses_the_hour_steps_aside(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +350,7 @@ def test_the_command_fails_where_an_hour_does(project: Project, monkeypatch: pyt
 def split(table: HourlyTable, hour: HourWindow) -> None:
     """Make an hour's rows a file each, as a run with as many tasks would have."""
     lake = Lake(table.catalog, table.identifier, "at")
-    rows = pa.Table.from_batches(table.batches([file.path for file in table.live(hour)], hour)).combine_chunks()
+    rows = pa.Table.from_batches(table.stored.live_batches(table.live(hour), [])).combine_chunks()
     hand = in_hand(lake, hour)
     committed = hand.held.record.committed
     assert committed is not None

@@ -1,4 +1,4 @@
-"""Rows are sorted as `in_order` sorts them, in any memory, and nothing stays on disk."""
+"""Rows are sorted as `OrderCheck` wants them, in any memory, and nothing stays on disk."""
 
 from collections import Counter
 from collections.abc import Iterator
