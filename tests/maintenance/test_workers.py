@@ -73,14 +73,15 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Run Ray on two cores; nothing of it is left, and nothing of it was in anybody's home."""
-    import ray  # noqa: PLC0415
-
-    environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray puts one into the home folder
+    # Without a token Ray puts one into the home folder, and a driver that is not told the mode may send none.
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     # Not below pytest's own folders: their names are too long for those of Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        import ray  # noqa: PLC0415  # it reads the mode as it is imported
+
         ray.init(
             address="local",
             num_cpus=2,
