@@ -166,9 +166,10 @@ class HourInHand:
         return outcome
 
     def _committed(self, snapshot_id: int | None) -> Committed:
-        attempt, epoch = self.attempt, self.held.record.epoch
+        attempt, epoch, earlier = self.attempt, self.held.record.epoch, self.held.record.committed
         if attempt.seal is None:
             raise LakehouseError(f"attempt {attempt.id} of {self.hour} is not sealed")
+        ran = attempt.id if attempt.rewrites is None else earlier.rejects if earlier else ""
         committed = Committed(
             attempt=attempt.id,
             at=datetime.now(UTC),
@@ -177,12 +178,13 @@ class HourInHand:
             recipe=attempt.recipe,
             seal=attempt.seal.of_hour,
             rewritten=attempt.rewrites is not None,
+            run=ran,
         )
         outcome = self._outcome("committed")
         self.held.advance(state="idle", attempt=None, stage="", committed=committed, outcome=outcome)
         self._emit("attempt.committed", attempt, snapshot_id=snapshot_id)
         with self._told(attempt):
-            close_landed(self.table, self.hour, attempt, attempt.seal, epoch)
+            close_landed(self.table, self.hour, attempt, attempt.seal, epoch, rerun=earlier is not None)
         return committed
 
     def settle(self, outcome: Replaced | LakehouseError) -> Committed | LakehouseError:

@@ -10,12 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.staging import remove_staged, staged_in
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker, Seal
+from lakehouse_pipeline.object_store.objects import ObjectInfo
+from lakehouse_pipeline.object_store.places import SPELLINGS
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +44,20 @@ def close(table: HourlyTable, marker: Marker) -> None:
     events.emit("attempt.closed", table.identifier, marker.hour, marker.attempt.id)
 
 
-def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal, epoch: int) -> None:
+def close_landed(
+    table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal, epoch: int, *, rerun: bool = False
+) -> None:
     """Remove what an attempt left beside the files that it landed with: of tasks and commits that were done again.
 
     Where its tasks may write on, its marker stays for a second pass.
+
+    Args:
+        table: as it was loaded.
+        hour: of the attempt.
+        attempt: as it landed.
+        seal: of it.
+        epoch: of the hour then.
+        rerun: whether the hour had been committed before: the rows that were rejected then go, too.
 
     Raises:
         TransientError: the store did not answer; its marker stays, and the next call goes on.
@@ -52,6 +65,8 @@ def close_landed(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: S
     # Commits that were not sent, or did not land, may have left files: an earlier holder's, or ours that failed.
     again = epoch > attempt.preparing or len(attempt.bases) > 1
     marker = Marker(hour=hour.key, attempt=attempt, closed=True, landed=True, sealed=again, epoch=epoch)
+    if rerun and attempt.rewrites is None:  # before it is marked as closed: who does that again does this again
+        _remove_superseded_rejects(table, hour)
     if attempt.remote:
         table.ledger.mark(marker)
     remove_left(table, marker, seal=seal)
@@ -68,21 +83,28 @@ def forget(table: HourlyTable, marker: Marker) -> None:
 
 @dataclass(frozen=True)
 class Left:
-    """What an attempt put and the table does not reach.
+    """What an attempt may have put and the table does not reach.
 
     Attributes:
-        urls: of files.
+        named: data files that need not be there: they were not asked for.
+        found: files that are there.
         extent: how far the attempt's files go, those that the table reaches included.
         folder: where all data files of the table go.
+        staged: copies of raw objects that are there.
     """
 
-    urls: tuple[str, ...]
+    named: tuple[str, ...]
+    found: tuple[str, ...]
     extent: Extent
     folder: str
+    staged: tuple[ObjectInfo, ...] = ()
 
 
 def find_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> Left:
-    """Find what an attempt put and the table does not reach.
+    """Find what an attempt may have put and the table does not reach.
+
+    Nothing of an attempt that was not sealed can be reached, so that the table is not asked about it. Manifests come
+    before the seal: where there are some, the table is asked, whatever the marker says.
 
     Args:
         table: loaded now.
@@ -96,17 +118,26 @@ def find_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -
     names = table.files_of(hour, attempt)
     put = names.put(files, marker)
     reached = set[str]()
-    if put.urls and (marker.sealed or marker.landed):
-        reached = _named(table, hour, attempt, seal)
-        reached |= table.reached_metadata() if marker.sealed else set()
-    left = [url for url in put.urls if url not in reached]
-    if not marker.landed and not reached & set(put.urls):
-        left += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
-    return Left(tuple(left), put.extent, names.data_folder)
+    if (put.named or put.data) and (marker.sealed or marker.landed or put.metadata):
+        reached |= _reached_data(table, hour, attempt, seal)
+    if put.metadata:
+        reached |= table.reached_metadata()
+    # By one spelling: somebody may have changed that of the table's location, and names are told by its layout.
+    known = {SPELLINGS.name(url) for url in reached}
+    named = [url for url in put.named if SPELLINGS.name(url) not in known]
+    found = [url for url in (*put.data, *put.metadata) if SPELLINGS.name(url) not in known]
+    if not marker.landed and len(named) + len(found) == len(put.named) + len(put.data) + len(put.metadata):
+        found += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
+    # Read by the attempt's own ETL and by nobody else: whatever became of it, they have done.
+    staged = staged_in(table.catalogs_files, attempt.staging) if attempt.staging else ()
+    return Left(tuple(named), tuple(found), put.extent, names.data_folder, tuple(staged))
 
 
 def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> int:
-    """Remove what an attempt put and the table does not reach; gives how many files there were.
+    """Remove what an attempt put and the table does not reach.
+
+    Returns:
+        How much of it was seen to be there: files that were asked for, and uploads.
 
     Args:
         table: loaded now.
@@ -120,19 +151,38 @@ def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None)
     left = find_left(table, marker, seal=seal)
     if left.extent != marker.seen:  # before anything is removed: what is left then has gaps before it
         table.ledger.mark(marker.model_copy(update={"seen": left.extent}))
-    table.files.delete_objects(left.urls)
+    table.files.delete_objects((*left.named, *left.found))
     aborted = _abort_uploads(table, left.folder, attempt.id)
-    removed = logger.info if left.urls or aborted else logger.debug
-    removed("%s: removed %d files and %d uploads of attempt %s", hour, len(left.urls), aborted, attempt.id)
-    return len(left.urls) + aborted
+    staged = remove_staged(table.catalogs_files, attempt.staging) if attempt.staging else 0
+    counts = len(left.found) + staged, aborted, len(left.named)
+    removed = logger.info if any(counts) else logger.debug
+    removed("%s: removed of attempt %s: %d files, %d uploads, what was under %d names", hour, attempt.id, *counts)
+    return len(left.found) + staged + aborted
 
 
-def _named(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal | None) -> set[str]:
+def _reached_data(table: HourlyTable, hour: HourWindow, attempt: Attempt, seal: Seal | None) -> set[str]:
     """Name the attempt's data files that are the table's."""
     with suppress(FileNotFoundError):  # somebody has rewritten the sealed manifests, and expired them
         if seal:
             return table.sealed_files(seal)
     return table.reached_files(hour, attempt.id)
+
+
+def _remove_superseded_rejects(table: HourlyTable, hour: HourWindow) -> None:
+    """Remove the rejected rows of attempts of an hour that are neither its run nor under way."""
+    folder = table.ledger.rejects_url(hour, "")
+    listed = [item.url for item in table.files.list_objects(folder)]
+    if not listed:
+        return
+    # In this order: whoever had put rejects by then was marked, and is until the record says that it landed.
+    needed = {marked.marker.attempt.id for marked in table.ledger.marked(hour) if not marked.marker.landed}
+    committed = table.ledger.hour(hour).record.committed
+    if committed is None or not committed.rejects:
+        return
+    needed.add(committed.rejects)
+    gone = [url for url in listed if url.removeprefix(folder).partition("/")[0] not in needed]
+    table.files.delete_objects(gone)
+    logger.info("%s: removed %d files of rows that superseded attempts had rejected", hour, len(gone))
 
 
 def _abort_uploads(table: HourlyTable, data_folder: str, attempt: str) -> int:

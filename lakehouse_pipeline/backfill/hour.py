@@ -27,6 +27,8 @@ from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.backfill.placement import bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.pulse import Pulse
+from lakehouse_pipeline.backfill.staging import remove_staged, stage
+from lakehouse_pipeline.backfill.staging_choice import DIRECT, StagingChoice, choose_staging
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.engines.capabilities import capabilities
@@ -41,6 +43,7 @@ from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Seal, new_attempt_id
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounter, RequestCounts, counting
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ class HourResult:
         requests: sent to S3 for the hour, by this process and by tasks.
         sample_keys: some of the files; none for a hour that was not written now.
         checks: what was checked before the seal; none for an hour that was not written now.
+        staging: whether its objects were copied first, and why, in lines; none where the spec leaves it at reading.
     """
 
     hour: HourWindow
@@ -100,6 +104,7 @@ class HourResult:
     requests: RequestCounts = NO_REQUESTS
     sample_keys: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    staging: tuple[str, ...] = ()
 
 
 @dataclass
@@ -263,6 +268,8 @@ class SealedHourRun:
         hand: the hour.
         lease: renewed from the seal to the commit.
         offered: the attempt that another run may commit.
+        staging: whether its objects are copied first, and why.
+        copies: of objects, so far.
     """
 
     bench: Bench
@@ -278,6 +285,8 @@ class SealedHourRun:
     sample_keys: tuple[str, ...] = ()
     lease: ExitStack = field(default_factory=ExitStack)
     offered: str = ""
+    staging: StagingChoice = DIRECT
+    copies: int = 0
 
     def skip(self) -> HourResult:
         """Leave the hour as it is; somebody else may be at work on it, forced to."""
@@ -331,16 +340,19 @@ class SealedHourRun:
 
     def run(self) -> "SealedHourRun":
         """Open an attempt, write it and seal it."""
-        inputs = self.plan.inputs
+        inputs, attempt_id = self.plan.inputs, new_attempt_id()
+        self._choose_staging()
         # `missing: empty`: an hour without objects is an hour without rows, and needs no engine.
         session = self.bench.session() if inputs.source else None
         if session:
             objects = [(self.table.files, self.table.metadata_url)]
-            if self.bench.spec.source.reader == "arrow":  # tasks read it, with what may be another principal
+            if (
+                self.bench.spec.source.reader == "arrow" and not self.staging.copies
+            ):  # tasks read it, with what may be another principal
                 objects.append((self.bench.warehouse.files, inputs.source[0].url))
             check_tasks(session, self.table.location, objects)
         attempt = Attempt(
-            id=new_attempt_id(),
+            id=attempt_id,
             run_id=self.bench.run_id,
             opened_at=datetime.now(UTC),
             opened_on=self.table.head,
@@ -350,6 +362,8 @@ class SealedHourRun:
             buckets=bucket_count(self.bench.spec, self.plan.hour, inputs.bytes, cores_of(session)) if session else 0,
             remote=session is not None and not capabilities(session).local_tasks,
             layout=self.table.layout,
+            named=True,
+            staging=self._staging_folder(attempt_id) if self.staging.copies else "",
         )
         superseded = self.hand.open(attempt)
         try:
@@ -364,6 +378,7 @@ class SealedHourRun:
                 sent = self.counter.snapshot() + self.of_tasks
                 told = {"at": datetime.now(UTC), "requests": sent.requests, "throttles": sent.throttles}
                 self.hand.seal(seal.model_copy(update=told))
+                self._remove_copies(attempt)
         except BaseException as error:
             self.hand.close(error)
             raise
@@ -376,7 +391,39 @@ class SealedHourRun:
         def told(idle: timedelta) -> None:
             events.emit("hour.stalled" if idle else "hour.moving", table, hour.key, attempt.id)
 
-        return Pulse(f"{table} {hour}", lambda: (self.stages.now, jobs.signs()), told)
+        return Pulse(f"{table} {hour}", lambda: (self.stages.now, self.copies, jobs.signs()), told)
+
+    def _choose_staging(self) -> None:
+        spec, hour = self.bench.spec, self.plan.hour
+        self.staging = choose_staging(spec, self.table, self.bench.warehouse.files, self.plan.inputs)
+        if self.staging.why:
+            logger.info("%s: staging: %s", hour, "\n  ".join(self.staging.why))
+            events.emit("hour.staging", spec.table, hour.key, copies=self.staging.copies, why=self.staging.why)
+
+    def _staging_folder(self, attempt: str) -> str:
+        return self.table.ledger.staging_url(self.plan.hour, attempt, self.bench.spec.staging_prefix)
+
+    def _sources(self, attempt: Attempt) -> LakehouseFileIO:
+        """Give the store that the ETL reads: where objects are copied first, with their copies in it."""
+        files = self.bench.warehouse.files
+        if not attempt.staging:
+            return files
+
+        def copied() -> None:
+            self.copies += 1
+            events.emit("object.copied", self.bench.spec.table, self.plan.hour.key, attempt.id)
+            self.halt.check()
+
+        with self.stages.timed("stage"):
+            return stage(files, self.plan.inputs.source, attempt.staging, copied)
+
+    def _remove_copies(self, attempt: Attempt) -> None:
+        """Remove what nobody reads after the seal: the commit may be days away. What stays is left to the closing."""
+        if attempt.staging:
+            try:
+                remove_staged(self.bench.warehouse.files, attempt.staging)
+            except LakehouseError as error:
+                logger.warning("%s: copies stay until its attempt is closed: %s", self.plan.hour, error)
 
     def _waiting(self) -> "SealedHourRun":
         self.stages.now = "waits for its commit"
@@ -400,12 +447,13 @@ class SealedHourRun:
         table, plan, spec = self.table, self.plan, self.bench.spec
         aside = Aside(table.files, table.ledger.rejects_url(plan.hour, attempt.id))
         target = table.target(plan.hour, attempt.id, spec.file_size)
+        sources = self._sources(attempt)
         with self.stages.timed("etl"):
             etl = run_etl(
                 session,
                 spec,
                 plan,
-                self.bench.warehouse.files,
+                sources,
                 columns=table.columns,
                 aside=aside,
                 target=target,
@@ -465,4 +513,5 @@ class SealedHourRun:
             requests=self.counter.snapshot() + self.of_tasks,
             sample_keys=self.sample_keys,
             checks=self.checks,
+            staging=self.staging.why,
         )

@@ -24,6 +24,10 @@ SHOWN = 3  # files that an error names
 TOGETHER = 100  # attempts in a snapshot; each has a lease to renew meanwhile
 
 
+class NeverCommittedError(SafetyError):
+    """A sealed attempt can be committed no more: it waits for the hour's next run, or to be given up."""
+
+
 @dataclass(frozen=True)
 class SealedAttempt:
     """What became of a sealed attempt.
@@ -56,7 +60,8 @@ def commit_sealed(
         table: loaded now.
         is_over: tells of a run's id whether the run is known to have ended; a lease that has lapsed tells it, too.
         hour: only this one's.
-        left_alone: of those that a run is at work on nothing is said; else they are told with an error.
+        left_alone: of those that a run is at work on nothing is said; else they are told with an error. Of those that
+            can never be committed their records tell from here on, and `is_waiting` looks at them no more.
 
     Raises:
         TransientError: the ledger could not be read.
@@ -73,6 +78,9 @@ def commit_sealed(
             hand.resume()
         except LakehouseError as error:
             told[hand.hour] = replace(told[hand.hour], error=error)
+            # Not where somebody asked: it would look as if a run had just held the hour.
+            if left_alone and isinstance(error, NeverCommittedError):
+                _note_hopeless(hand, error)
         else:
             ready.append(hand)
     for place in range(0, len(ready), TOGETHER):
@@ -95,6 +103,7 @@ def is_waiting(table: HourlyTable, is_over: RunIsOver) -> bool:
     return any(
         hand.held.record.state != "aborting"
         and not _is_of_another_schema(hand)  # else it is refused
+        and not _is_hopeless(hand)
         and is_free(hand.held, "", is_over)
         for hand in _sealed(table, None)
     )
@@ -178,18 +187,35 @@ def _is_of_another_schema(hand: HourInHand) -> bool:
     return seal is not None and seal.schema_id != hand.table.schema_id and hand.attempt.rewrites is None
 
 
+def _is_hopeless(hand: HourInHand) -> bool:
+    """Tell whether its record says that it can never be committed."""
+    outcome = hand.held.record.outcome
+    return outcome is not None and outcome.error == NeverCommittedError.__name__
+
+
+def _note_hopeless(hand: HourInHand, error: NeverCommittedError) -> None:
+    """Let its record say so: once, since every writing of it counts as a sign of life."""
+    if hand.held.record.state != "aborting" and not _is_hopeless(hand):
+        hand.ends("failed", error)
+
+
 def _check_whole(hand: HourInHand) -> None:
+    """Hold a sealed attempt against what is there.
+
+    Raises:
+        NeverCommittedError: it was abandoned, is of another schema, or files of it are gone.
+    """
     seal = hand.attempt.seal
     if hand.held.record.state == "aborting":
-        raise SafetyError(f"attempt {hand.attempt.id} of {hand.hour} was abandoned; run the hour again")
+        raise NeverCommittedError(f"attempt {hand.attempt.id} of {hand.hour} was abandoned; run the hour again")
     if seal and _is_of_another_schema(hand):
-        raise SafetyError(
+        raise NeverCommittedError(
             f"attempt {hand.attempt.id} of {hand.hour} was written for schema {seal.schema_id} of the table, which "
             f"has {hand.table.schema_id} now; run the hour again"
         )
     gone = hand.table.missing_files(seal) if seal else []
     if gone:
-        raise SafetyError(
+        raise NeverCommittedError(
             f"attempt {hand.attempt.id} of {hand.hour}: {len(gone)} of its files are gone or changed "
             f"({', '.join(gone[:SHOWN])}); abandon it, and run the hour again"
         )

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import click
 
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError, SafetyError
+from lakehouse_pipeline.ledger.leases import LeaseHeldError
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.config.lakehouse import Lakehouse
 
 P = ParamSpec("P")
 
-FAILED, CONFIGURATION, REFUSED, CANCELLED = 1, 2, 3, 130
+FAILED, CONFIGURATION, REFUSED, LEASE_HELD, CANCELLED = 1, 2, 3, 4, 130
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Say it as JSON, for programs.")
 config = click.option(
@@ -52,6 +53,8 @@ def exits(command: Callable[P, int | None]) -> Callable[P, None]:
 def _code(error: LakehouseError) -> int:
     if isinstance(error, ConfigurationError):
         return CONFIGURATION
+    if isinstance(error, LeaseHeldError):
+        return LEASE_HELD
     return REFUSED if isinstance(error, SafetyError) else FAILED
 
 

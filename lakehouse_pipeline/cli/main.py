@@ -3,11 +3,18 @@
 import click
 
 from lakehouse_pipeline.cli.demo import demo, dev
+from lakehouse_pipeline.cli.expiry import expire
 from lakehouse_pipeline.cli.files import apply, check, init, new, schema
 from lakehouse_pipeline.cli.hours import abandon, backfill, commit, health, status, why
+from lakehouse_pipeline.cli.manifests import manifests
+from lakehouse_pipeline.cli.sweeps import purge, restore, sweep
 from lakehouse_pipeline.cli.tables import compact
 
-COMMANDS = (init, new, check, apply, backfill, status, why, health, commit, abandon, compact, schema, demo, dev)
+COMMANDS = (
+    *(init, new, check, apply, backfill, status, why, health, commit, abandon),
+    *(compact, manifests, expire, sweep, restore, purge),
+    *(schema, demo, dev),
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

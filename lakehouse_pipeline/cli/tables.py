@@ -29,14 +29,21 @@ def compact(table: str, hours: str | None, config: Path | None, *, dry_run: bool
     from lakehouse_pipeline.iceberg.hourly import Warehouse
     from lakehouse_pipeline.maintenance.compaction import compact as run
     from lakehouse_pipeline.maintenance.compaction import look, workers_of
+    from lakehouse_pipeline.maintenance.lease import maintaining
 
     lakehouse = load(config)
     warehouse, spec = Warehouse.open(lakehouse.catalog), lakehouse.spec(table)
     asked = list(parse_range(hours)) if hours else None
-    plan = look(lakehouse.maintenance, spec, found(warehouse, spec), asked)
-    with ExitStack() as ends:
-        workers = workers_of(lakehouse.maintenance, cache(lambda: _session(lakehouse.engine, ends)))
-        done = [] if dry_run else list(run(warehouse, spec, plan, f"compact-{uuid.uuid4()}", workers))
+    loaded, run_id, done = found(warehouse, spec), f"compact-{uuid.uuid4()}", []
+    if dry_run:
+        plan = look(lakehouse.maintenance, spec, loaded, asked)
+    else:
+        with ExitStack() as ends, maintaining(loaded, "compaction", run_id) as held:
+            plan = look(lakehouse.maintenance, spec, loaded, asked)
+            workers = workers_of(lakehouse.maintenance, cache(lambda: _session(lakehouse.engine, ends)))
+            for each in run(warehouse, spec, plan, run_id, workers):
+                held.check()
+                done.append(each)
     told = {"table": table, "dry_run": dry_run, **_planned_json(plan), "compacted": [_json(each) for each in done]}
     say(told, [*_plan_lines(table, plan), *map(_line, done)], as_json=as_json)
     # Who stepped aside for a writer has not failed: the next look plans its hour again.

@@ -18,6 +18,7 @@ _DAY, _MONTH = 3, 2  # directives of a path that names days, or months
 _LONGER_THAN_A_MONTH = timedelta(days=31)
 
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
+_NO_FOLDER = re.compile(r"[%*?\[\]]")
 _S3 = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]*/.+", re.DOTALL)
 _FILE = re.compile(r"file:///.+", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -103,6 +104,17 @@ def resolve(path: str, folder: Path | None) -> str:
     if _SCHEME.match(path) or path.startswith("~"):
         raise ConfigurationError("is no path that is supported; write s3://bucket/…, file:///… or a local path")
     return file_url(os.path.join(literal(str(_base(path, folder))), path))  # noqa: PTH118  # a template, not a path
+
+
+def resolve_folder(path: str, folder: Path | None) -> str:
+    """Turn a folder as it is written in a spec into an absolute URL, without a slash at its end.
+
+    Raises:
+        ConfigurationError: as `resolve`; or it holds a time or a glob, or is a whole bucket.
+    """
+    if _NO_FOLDER.search(path):
+        raise ConfigurationError("is no folder; write one without times and globs, such as s3://scratch/flights")
+    return resolve(path.rstrip("/"), folder)
 
 
 def file_url(path: str) -> str:

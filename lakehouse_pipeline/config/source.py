@@ -55,7 +55,7 @@ class RawFiles(SpecModel):
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str, info: ValidationInfo) -> str:
-        absolute = resolve(path, _folder(info))
+        absolute = resolve(path, folder_of(info))
         held = hour_directives(absolute)
         if held != HOUR_DIRECTIVES[: len(held)]:
             raise ConfigurationError(
@@ -156,6 +156,7 @@ def _name_problems(name: str, entry: object, earlier: list[str]) -> list[tuple[K
     return found
 
 
-def _folder(info: ValidationInfo) -> Path | None:
+def folder_of(info: ValidationInfo) -> Path | None:
+    """Give the folder that relative paths begin in."""
     context = info.context
     return context.get("folder") if isinstance(context, Mapping) else None

@@ -15,10 +15,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from lakehouse_pipeline.config.compaction import CompactSettings, compact_problems
 from lakehouse_pipeline.config.model import SpecModel, kind, sentences, several
 from lakehouse_pipeline.config.partition import kind_of, read_field, refusal, whole_items
+from lakehouse_pipeline.config.paths import resolve_folder
 from lakehouse_pipeline.config.problems import KeyPath
 from lakehouse_pipeline.config.properties import property_problems
 from lakehouse_pipeline.config.quantities import read_age, read_size
-from lakehouse_pipeline.config.source import Join, Source, read_joins
+from lakehouse_pipeline.config.source import Join, Source, folder_of, read_joins
 from lakehouse_pipeline.config.transform import Transform, read_transform
 from lakehouse_pipeline.config.types import Column, Columns, primitive_column
 from lakehouse_pipeline.errors import ConfigurationError
@@ -66,6 +67,11 @@ class TableSpec(SpecModel):
         hour: the column that holds a row's time; the table is partitioned by its hour.
         partition: further fields of the partition spec, behind the hour.
         other_hours: what happens to rows of another hour than their file's: the hour fails, or they become rejects.
+        staging: whether an hour's raw objects are copied to the table's side before they are read; `auto` lets the
+            planner of transfers decide. Not part of the recipe: it does not say what the rows are.
+        staging_prefix: a URL without a slash at its end, in the store of the sources; None is the table's ledger. Not
+            in the repr, since it may hold values of variables.
+        staging_ways: the file of own rows of the planner's price book, absolute.
         key: columns that tell rows apart; may be empty.
         file_size: bytes, compressed, on storage.
         freshness: how old the newest hour may be before Dagster calls the table stale; None never does.
@@ -108,6 +114,11 @@ class TableSpec(SpecModel):
     accepts: tuple[Literal["integer_overflow"], ...] = Field(
         default=(), description="what a transform may do in silence on an engine that differs from Apache Spark"
     )
+    staging: Literal["direct", "copy", "auto"] = Field(default="direct", description="direct, copy or auto")
+    staging_prefix: str | None = Field(
+        default=None, repr=False, description="where copies go, such as s3://scratch/flights"
+    )
+    staging_ways: Path | None = Field(default=None, description="a YAML file of ways to move bytes, for auto")
     compact: CompactSettings = Field(default=CompactSettings(), description="when and how files are compacted")
     properties: Mapping[str, str] = Field(default_factory=dict, description="properties of the Iceberg table")
 
@@ -163,6 +174,34 @@ class TableSpec(SpecModel):
     @classmethod
     def _joins(cls, value: object, info: ValidationInfo) -> tuple[Join, ...]:
         return read_joins(value, info.context)
+
+    @field_validator("staging")
+    @classmethod
+    def _staged_is_read_by_us(cls, staging: str, info: ValidationInfo) -> str:
+        source = info.data.get("source")
+        if staging != "direct" and source is not None and source.reader == "spark":
+            raise ConfigurationError(
+                f"{staging!r} takes our readers: Spark's would name the copies in the place of the raw objects; "
+                "write direct, or take `reader: spark` out"
+            )
+        return staging
+
+    @field_validator("staging_prefix")
+    @classmethod
+    def _prefix(cls, prefix: str | None, info: ValidationInfo) -> str | None:
+        return None if prefix is None else resolve_folder(prefix, folder_of(info))
+
+    @field_validator("staging_ways", mode="before")
+    @classmethod
+    def _ways(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        file = ((folder_of(info) or Path()) / value).absolute()
+        if not file.is_file():
+            raise ConfigurationError(
+                "names no file; write the path of a YAML file of ways, relative to the folder of lakehouse.yaml"
+            )
+        return file
 
     @field_validator("transform", mode="before")
     @classmethod

@@ -1,17 +1,18 @@
 """Every name that a file of an attempt can have, so that what a failed one left is found without listing the data.
 
-Names are a function of the attempt, of how many buckets it had, of the layout that it was opened on, and of the paths
-that its writers claimed. Within each row of names files are put one after the other: the first that is missing ends it,
-unless the attempt was seen to go further before.
+Names are a function of the attempt, of how many buckets it had, of the layout that it was opened on, and of what its
+writers claimed: of data files there are no others, so that they are removed without being asked for. Manifests are
+asked for, and data files of attempts that an earlier version opened. Within each row of such names files are put one
+after the other: the first that is missing ends it, unless the attempt was seen to go further before.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import chain, count
+from itertools import chain, count, product
 
 from lakehouse_pipeline.iceberg import commit
-from lakehouse_pipeline.iceberg.claims import Claim, paths_of
+from lakehouse_pipeline.iceberg.claims import Claim
 from lakehouse_pipeline.iceberg.replacement import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.seals import manifest_url
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
@@ -26,14 +27,18 @@ Row = Iterator[str]
 
 @dataclass(frozen=True)
 class Put:
-    """What is there of an attempt.
+    """What may be there of an attempt.
 
     Attributes:
-        urls: in no order.
-        extent: how far they go.
+        named: data files that were not asked for, and need not be there.
+        data: data files that are there, of an attempt whose files are not all named.
+        metadata: manifests and manifest lists that are there.
+        extent: how far those that are there go.
     """
 
-    urls: tuple[str, ...]
+    named: tuple[str, ...]
+    data: tuple[str, ...]
+    metadata: tuple[str, ...]
     extent: Extent
 
 
@@ -59,41 +64,53 @@ class AttemptFiles:
         return f"{self.target.locations.data_path}/"
 
     def put(self, files: LakehouseFileIO, marker: Marker) -> Put:
-        """Find what is there; of a landed attempt, what may be there beside the files that it landed with.
+        """Find what may be there; of a landed attempt, what may be there beside the files that it landed with.
 
         Raises:
             TransientError: the store did not answer.
         """
         seen = marker.seen
-        again = {said.bucket for said in self.claims if said.again and said.bucket is not None}
-        rows = self._data(again if marker.landed else None)
-        found = side_by_side(lambda row: _files_put(files, row, seen), rows, HEADS_AT_ONCE)
-        if marker.sealed:
-            commits = side_by_side(
-                lambda row: _put(files, row, seen.copies), self._commits(marker.epoch), HEADS_AT_ONCE
-            )
-            found += [(urls, Extent(copies=last)) for urls, last in commits]
+        several = {said.bucket for said in self.claims if said.is_of_several and said.bucket is not None}
+        buckets = several if marker.landed else None
+        named = dict.fromkeys(self._named(buckets)) if self.attempt.named else ()
+        rows = () if self.attempt.named else self._data(buckets)
+        data = side_by_side(lambda row: _files_put(files, row, seen), rows, HEADS_AT_ONCE)
+        commits = self._commits(marker.epoch if marker.sealed else None)
+        lists = side_by_side(lambda row: _put(files, row, seen.copies), commits, HEADS_AT_ONCE)
+        metadata = [(urls, Extent(copies=last)) for urls, last in lists]
         if not marker.landed:
             manifests, last = _put(files, self._manifests(), seen.manifests)
-            found.append((manifests, Extent(manifests=last)))
-        urls = chain.from_iterable(urls for urls, _ in found)
-        return Put(tuple(urls), reduce(Extent.and_, (extent for _, extent in found), seen))
+            metadata.append((manifests, Extent(manifests=last)))
+        extent = reduce(Extent.and_, (each for _, each in (*data, *metadata)), seen)
+        return Put(tuple(named), _urls(data), _urls(metadata), extent)
 
     def _manifests(self) -> Row:
         """Name the sealed manifests."""
         return (manifest_url(self.target.locations, self.attempt.id, place) for place in count())
 
+    def _named(self, buckets: Collection[int] | None) -> Row:
+        """Name the data files, of all buckets or of some: those that are planned, and those that were claimed."""
+        planned = (Claim(bucket=bucket) for bucket in range(self.attempt.buckets))
+        for said in chain(planned, self.claims):
+            if said.bucket is not None and (buckets is None or said.bucket in buckets):
+                for path in self._paths(said.paths or self.known_paths):
+                    for file, attempt_try in product(range(said.files), range(said.tries)):
+                        yield self.target.file_url(said.bucket, file, attempt_try, path)
+
     def _data(self, buckets: Collection[int] | None) -> Iterator[Iterator[Row]]:
         """Name the data files, of all buckets or of some: for each bucket and path, for each file, its tries."""
         for bucket in range(self.attempt.buckets) if buckets is None else sorted(buckets):
-            paths = {*self.known_paths, *paths_of(self.claims, bucket)} if self.target.paths_in_keys else {""}
-            for path in sorted(paths):
+            claimed = {path for said in self.claims if said.bucket == bucket for path in said.paths}
+            for path in self._paths({*self.known_paths, *claimed}):
                 yield self._files(bucket, path)
 
-    def _commits(self, epoch: int) -> Iterator[Row]:
-        """Name what commits and fences wrote, by all holders up to the one of an epoch."""
+    def _paths(self, paths: Collection[str]) -> Sequence[str]:
+        return sorted(paths) if self.target.paths_in_keys else [""]
+
+    def _commits(self, epoch: int | None) -> Iterator[Row]:
+        """Name what fences wrote, and commits of all holders up to the one of an epoch; None where there were none."""
         places = max(len(self.attempt.bases) + commit.REGROUPS + 1, commit.COMMIT_RETRIES.tries)
-        for holder in range(self.attempt.preparing, epoch + 1):
+        for holder in range(self.attempt.preparing, 0 if epoch is None else epoch + 1):
             for place in range(places):
                 batch = commit.batch_name(batch_of(self.attempt.id, holder), place)
                 yield iter([manifest_list_url(self.target.locations, batch)])
@@ -110,6 +127,10 @@ class AttemptFiles:
 
     def _tries(self, bucket: int, file: int, path: str) -> Row:
         return (self.target.file_url(bucket, file, attempt_try, path) for attempt_try in count())
+
+
+def _urls(found: Iterable[tuple[list[str], Extent]]) -> tuple[str, ...]:
+    return tuple(chain.from_iterable(urls for urls, _ in found))
 
 
 def _put(files: LakehouseFileIO, row: Row, seen: int) -> tuple[list[str], int]:

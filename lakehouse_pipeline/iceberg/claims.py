@@ -1,19 +1,25 @@
 """Claims: what the names of an attempt's files do not tell by themselves, said by whoever is about to put a file.
 
-File names are a function of bucket, attempt, file and try, but the values of partition fields beside the hour are the
-rows', and a task that is run twice, after its death or to be faster, writes its files twice. With its claims every file
-of an attempt can be named without listing the table's data. Tables that are partitioned by the hour alone have none
-unless a task met the files of another writing of it, or somebody who does not hold the hour fences the attempt.
+Planned are the first files of an attempt's buckets, at try 0 and at the hour's own path: of them nothing is said. A
+claim comes before whatever goes beyond: the values of partition fields beside the hour are the rows', a bucket may roll
+over to further files, and a task that is run twice, after its death or to be faster, writes its files twice. With its
+claims every file of an attempt can be named without listing the table's data, and without asking for any.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.object_store.objects import PreconditionFailedError
+from lakehouse_pipeline.object_store.objects import ObjectInfo, PreconditionFailedError
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
+
+CLAIMS_AT_ONCE = 16
+_TOLD_BY_NAME = re.compile(r"(\d{5,})-(\d+)-(\d+)\.json")  # a bucket, its files and their tries
 
 
 class Claim(BaseModel):
@@ -21,8 +27,10 @@ class Claim(BaseModel):
 
     Attributes:
         bucket: the bucket; None of the others.
-        paths: partition paths at which it has files, relative as they stand in keys.
-        again: names were taken: it has files of more than one writing.
+        paths: partition paths at which it has files, relative as they stand in keys; none for the hour's own.
+        files: its files are numbered below this, at each of the paths.
+        tries: their tries are.
+        again: names were taken: it has files of more than one writing. What earlier versions said in place of `tries`.
         fence: begins the names of a fence's files.
         replaces: live files that a rewrite takes the place of.
     """
@@ -31,9 +39,58 @@ class Claim(BaseModel):
 
     bucket: int | None = None
     paths: tuple[str, ...] = ()
+    files: int = 1
+    tries: int = 1
     again: bool = False
     fence: str = ""
     replaces: tuple[str, ...] = ()
+
+    @property
+    def is_of_several(self) -> bool:
+        """Tell whether the bucket may have files of more than one writing."""
+        return self.again or self.tries > 1
+
+
+@dataclass
+class Claims:
+    """What one writer says of its files before it puts them, and what it has said already.
+
+    Attributes:
+        files: the store.
+        folder: of the attempt's claims.
+        of_paths: whether keys hold what only the rows tell.
+        said: bucket, path, and how many files and tries.
+    """
+
+    files: LakehouseFileIO
+    folder: str
+    of_paths: bool
+    said: set[tuple[int, str, int, int]] = field(default_factory=set)
+
+    def cover(self, bucket: int, path: str, number: int = 0, attempt_try: int = 0, others: Iterable[str] = ()) -> None:
+        """Say that a bucket is about to put a file, unless that is planned, or was said.
+
+        Files and tries are claimed in powers of two, so that a bucket of a hundred files makes seven claims.
+
+        Args:
+            bucket: the bucket.
+            path: partition path of the file.
+            number: of the file, counted from 0 as names have it.
+            attempt_try: from 0.
+            others: paths at which the bucket is about to have its first files, told in the same object.
+
+        Raises:
+            TransientError: the store did not take it within its retries.
+        """
+        if not self.of_paths:
+            path, others = "", ()
+        most = (_power_above(number), _power_above(attempt_try))
+        if (bucket, path, *most) in self.said or (most == (1, 1) and not self.of_paths):
+            return
+        fresh = sorted(each for each in {path, *others} if (bucket, each, *most) not in self.said)
+        told = tuple(fresh) if self.of_paths else ()
+        claim(self.files, self.folder, Claim(bucket=bucket, paths=told, files=most[0], tries=most[1]))
+        self.said.update((bucket, each, *most) for each in fresh)
 
 
 def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
@@ -43,32 +100,38 @@ def claim(files: LakehouseFileIO, folder: str, said: Claim) -> None:
         TransientError: the store did not take it within its retries.
     """
     body = said.model_dump_json().encode()
-    about = ("replaces" if said.replaces else "fence") if said.bucket is None else f"{said.bucket:05d}"
-    try:
-        files.put(f"{folder}/{about}-{hashlib.sha256(body).hexdigest()[:32]}.json", body, if_absent=True)
-    except PreconditionFailedError:
-        return  # another try of the task said the same
-
-
-def claim_paths(files: LakehouseFileIO, folder: str, bucket: int, paths: Iterable[str]) -> None:
-    """Say that a bucket has files at these partition paths."""
-    claim(files, folder, Claim(bucket=bucket, paths=tuple(sorted(paths))))
+    with suppress(PreconditionFailedError):  # another try of the task said the same
+        files.put(f"{folder}/{_name(said, body)}.json", body, if_absent=True)
 
 
 def claims_in(files: LakehouseFileIO, folder: str) -> list[Claim]:
-    """Give all that the writers of an attempt said."""
-    found = []
-    for item in files.list_objects(f"{folder}/"):
-        with suppress(FileNotFoundError):  # withdrawn since it was listed
-            found.append(Claim.model_validate_json(files.get(item.url).body))
-    return found
-
-
-def paths_of(claims: Sequence[Claim], bucket: int) -> set[str]:
-    """Give the partition paths that a bucket's writers claimed."""
-    return {path for said in claims if said.bucket == bucket for path in said.paths}
+    """Give all that the writers of an attempt said; what names tell is not read."""
+    found = side_by_side(lambda item: _said(files, item), files.list_objects(f"{folder}/"), CLAIMS_AT_ONCE)
+    return [said for said in found if said]
 
 
 def withdraw(files: LakehouseFileIO, folder: str) -> None:
     """Remove the claims of an attempt: its files are the table's, or gone."""
     files.delete_objects([item.url for item in files.list_objects(f"{folder}/")])
+
+
+def _name(said: Claim, body: bytes) -> str:
+    if said.bucket is not None and said == Claim(bucket=said.bucket, files=said.files, tries=said.tries):
+        return f"{said.bucket:05d}-{said.files}-{said.tries}"
+    about = ("replaces" if said.replaces else "fence") if said.bucket is None else f"{said.bucket:05d}"
+    return f"{about}-{hashlib.sha256(body).hexdigest()[:32]}"
+
+
+def _said(files: LakehouseFileIO, item: ObjectInfo) -> Claim | None:
+    if told := _TOLD_BY_NAME.fullmatch(item.url.rpartition("/")[2]):
+        bucket, most_files, tries = map(int, told.groups())
+        return Claim(bucket=bucket, files=most_files, tries=tries)
+    try:
+        return Claim.model_validate_json(files.get(item.url).body)
+    except FileNotFoundError:  # withdrawn since it was listed
+        return None
+
+
+def _power_above(number: int) -> int:
+    """Give the least power of two above a number."""
+    return 1 << number.bit_length()

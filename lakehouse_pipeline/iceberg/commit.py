@@ -1,6 +1,7 @@
-"""The one commit loop: a snapshot that replaces exactly the hours it was given, or nothing.
+"""The one commit loop: a snapshot that replaces exactly the hours or the manifests that it was given, or nothing.
 
-It sends what `replacement` builds, asserting the snapshot that `main` stood on. Rules that must not be bent:
+It sends what `replacement` and `regrouping` build, asserting the snapshot that `main` stood on. Rules that must not be
+bent:
 
 - A commit whose outcome is unknown is decided by finding its snapshot, or by `main` having moved off its base. Until
   then nothing is deleted, and the same commit is sent again.
@@ -9,7 +10,7 @@ It sends what `replacement` builds, asserting the snapshot that `main` stood on.
   by then. A fence moves it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -27,6 +28,7 @@ from lakehouse_pipeline.errors import (
     SafetyError,
     TransientError,
 )
+from lakehouse_pipeline.iceberg.regrouping import Choice, build_regrouping
 from lakehouse_pipeline.iceberg.replacement import Built, SealedHour, build_fence, build_replacement, head, remove_own
 from lakehouse_pipeline.iceberg.tables import translated
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
@@ -83,7 +85,7 @@ def replace_hours(
         SafetyError: the seal is of another table, or files of earlier partition specs straddle the hours.
     """
 
-    def build(table: Table, name: str) -> Built | None:
+    def build(table: Table, name: str, _earlier: Built | None) -> Built | None:
         return build_replacement(table, hours, event_time, name)
 
     return _CommitLoop(catalog, identifier, batch, build, before_send, places or count()).run()
@@ -99,10 +101,67 @@ def fence(catalog: Catalog, identifier: str, bases: Collection[int | None], *, b
         CommitStateUnknownError: it is not known whether `main` has moved.
     """
 
-    def build(table: Table, name: str) -> Built | None:
+    def build(table: Table, name: str, _earlier: Built | None) -> Built | None:
         return build_fence(table, name) if head(table) in bases else None
 
     _CommitLoop(catalog, identifier, batch, build, lambda _base, _snapshot_id: None, count()).run()
+
+
+@dataclass(frozen=True)
+class ManifestsRegrouped:
+    """What a commit did to the manifests of a table.
+
+    Attributes:
+        snapshot_id: the new snapshot.
+        created: manifests that it has written.
+        replaced: manifests that it does not have any more, those without live entries included.
+        kept: manifests that it has from before.
+        entries: live ones that were written anew.
+        tries: how many times a commit was sent.
+    """
+
+    snapshot_id: int
+    created: int
+    replaced: int
+    kept: int
+    entries: int
+    tries: int
+
+
+def regroup_manifests(
+    catalog: Catalog, identifier: str, choose: Choice, *, event_time: str, batch: str, before_send: BeforeSend
+) -> ManifestsRegrouped | None:
+    """Write the entries of some of the head's manifests anew, in one snapshot; None where none is worth it.
+
+    No rival fails because of it. As long as the manifests that were chosen are all in the head, a rival's commit costs
+    one manifest list; of those that are not, the rest is chosen and written again.
+
+    Args:
+        catalog: where the table is.
+        identifier: `namespace.name`.
+        choose: see `build_regrouping`; asked again where rivals have changed what was chosen.
+        event_time: the column that tells a row's hour.
+        batch: begins the names of the commits' own files (see `batch_name`); used once and never again.
+        before_send: see `replace_hours`.
+
+    Raises:
+        RivalsWonError: rivals won every try.
+        CommitStateUnknownError: whether the last commit landed could not be found out; nothing was deleted.
+        SafetyError: a manifest has other entries than the manifest list says.
+    """
+
+    def build(table: Table, name: str, earlier: Built | None) -> Built | None:
+        return build_regrouping(table, event_time, choose, name, earlier)
+
+    loop = _CommitLoop(catalog, identifier, batch, build, before_send, count())
+    landed = loop.run().snapshot_id
+    for built in loop.sent:
+        if built.snapshot.snapshot_id == landed and built.snapshot.summary:
+            told = built.snapshot.summary.additional_properties
+            names = ("manifests-created", "manifests-replaced", "manifests-kept", "entries-processed")
+            created, replaced, kept, entries = (int(told[name]) for name in names)
+            return ManifestsRegrouped(landed, created, replaced, kept, entries, loop.tries)
+    return None
 
 
 def batch_name(batch: str, place: int) -> str:
@@ -119,7 +178,7 @@ class _CommitLoop:
     catalog: Catalog
     identifier: str
     batch: str
-    build: Callable[[Table, str], Built | None]
+    build: Callable[[Table, str, Built | None], Built | None]
     before_send: BeforeSend
     places: Iterator[int]
     sent: list[Built] = field(default_factory=list)
@@ -141,8 +200,8 @@ class _CommitLoop:
                 return self._landed(table, earlier)
         built = self._current(table) or self._build(table)
         if built is None:
-            for earlier in self.sent:  # a fence: `main` is off the bases of all of them
-                remove_own(table, earlier.own_files)
+            # `main` is off the bases of all of them: of a fence that was to be so, and else there would be more to do.
+            remove_own(table, sorted(_files_of(self.sent)))
             return Replaced(None, 0, self.tries)
         self._send(table, built)
         return self._landed(table, built)
@@ -154,13 +213,14 @@ class _CommitLoop:
         return self.sent[-1] if self.sent[-1].base == head(table) else None
 
     def _build(self, table: Table) -> Built | None:
-        built = self.build(table, batch_name(self.batch, next(self.places)))
+        built = self.build(table, batch_name(self.batch, next(self.places)), self.sent[-1] if self.sent else None)
         if built is None:
             return None
         try:
             self.before_send(built.base, built.snapshot.snapshot_id)
         except BaseException:
-            remove_own(table, built.own_files)
+            # What it has from an earlier one goes with that one: the next try may take it over again.
+            self._remove(table, built, _files_of(self.sent))
             raise
         self.sent.append(built)
         return built
@@ -168,15 +228,16 @@ class _CommitLoop:
     def _send(self, table: Table, built: Built) -> None:
         self.tries += 1
         events.emit("commit.sent", self.identifier, snapshot_id=built.snapshot.snapshot_id, base=built.base)
+        main = table.metadata.refs.get(MAIN_BRANCH)
         updates = (
             AddSnapshotUpdate(snapshot=built.snapshot),
             SetSnapshotRefUpdate(
                 ref_name=MAIN_BRANCH,
                 type=SnapshotRefType.BRANCH,
                 snapshot_id=built.snapshot.snapshot_id,
-                max_ref_age_ms=None,
-                max_snapshot_age_ms=None,
-                min_snapshots_to_keep=None,
+                max_ref_age_ms=main.max_ref_age_ms if main else None,
+                max_snapshot_age_ms=main.max_snapshot_age_ms if main else None,  # else a commit would take it away
+                min_snapshots_to_keep=main.min_snapshots_to_keep if main else None,
             ),
         )
         requirements = (
@@ -205,9 +266,13 @@ class _CommitLoop:
         events.emit("commit.landed", self.identifier, snapshot_id=built.snapshot.snapshot_id, tries=self.tries)
         for other in self.sent:
             if other is not built:  # `main` moved off its base when `built` landed
-                remove_own(table, other.own_files)
+                self._remove(table, other, built.own_files)
         removed = sum(file.content == 0 for file in built.removed)
         return Replaced(built.snapshot.snapshot_id, removed, self.tries)
+
+    @staticmethod
+    def _remove(table: Table, built: Built, but: Collection[str]) -> None:
+        remove_own(table, [path for path in built.own_files if path not in but])
 
     def settle(self, error: LakehouseError) -> Replaced:
         """Find out, once no more tries are left, what became of the commits that were sent.
@@ -231,8 +296,12 @@ class _CommitLoop:
         if any(built.base == head(table) for built in self.sent):
             raise CommitStateUnknownError(f"{error}; it may still land, so nothing was removed") from error
         # A commit that landed may have been expired since, but not what later snapshots took over from it.
-        remove_own(table, [path for built in self.sent for path in built.own_files if path not in reached])
+        remove_own(table, sorted(_files_of(self.sent) - reached))
         raise error
+
+
+def _files_of(sent: Iterable[Built]) -> set[str]:
+    return {path for built in sent for path in built.own_files}
 
 
 def load(catalog: Catalog, identifier: str) -> Table:

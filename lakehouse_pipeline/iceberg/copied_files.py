@@ -14,7 +14,7 @@ from pyiceberg.schema import Schema, index_by_id
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER_ID
 
 from lakehouse_pipeline.errors import DataError, LakehouseError, SafetyError
-from lakehouse_pipeline.iceberg.claims import Claim, claim, claim_paths
+from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, entry_of, put_new
 from lakehouse_pipeline.iceberg.footer import MAGIC, Footer, read_footer
 from lakehouse_pipeline.iceberg.manifests import LiveFile, encode_entry
@@ -89,10 +89,10 @@ def copy_files(
             )
     for each in new:
         _check_schema(each.metadata, target.schema)
-    written = []
+    written, claims = [], target.new_claims()
     for number, each in enumerate(new):
         check()
-        written.append(_copied(target, bucket, number, each))
+        written.append(_copied(target, bucket, number, each, claims))
     return written
 
 
@@ -157,11 +157,9 @@ def _columns(schema: Schema) -> dict[int, tuple[str, str]]:
     }
 
 
-def _copied(target: WriteTarget, bucket: int, number: int, new: _NewFile) -> WrittenFile:
+def _copied(target: WriteTarget, bucket: int, number: int, new: _NewFile, claims: Claims) -> WrittenFile:
     values, plan = new.sources[0].file.values, new.plan
     path = target.partitions.path(target.partitions.values(values))
-    if target.needs_claims:
-        claim_paths(target.files, target.claims, bucket, {path})
     statistics = column_statistics(new.metadata, target.schema, target.properties, _nans(new.sources))
     statistics |= {"sort_order_id": UNSORTED_SORT_ORDER_ID}
     content = list(_content(new))
@@ -169,7 +167,7 @@ def _copied(target: WriteTarget, bucket: int, number: int, new: _NewFile) -> Wri
         target,
         (bucket, number, path),
         lambda url: target.files.compose(url, content, if_absent=True),
-        lambda taken: claim(target.files, target.claims, Claim(bucket=taken, again=True)),
+        claims,
     )
     entry = entry_of(values, url, plan.size, plan.rows, statistics)
     return WrittenFile(url, plan.rows, plan.size, etag, encode_entry(entry, target.spec, target.schema))

@@ -26,7 +26,7 @@ from pyiceberg.transforms import BucketTransform, HourTransform
 from lakehouse_pipeline.config.partition import MAX_OPEN
 from lakehouse_pipeline.errors import DataError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.claims import Claim, claim, claim_paths
+from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.event_time import HOUR_MICROSECONDS, Entry
 from lakehouse_pipeline.iceberg.manifests import ADDED, encode_entry
@@ -157,10 +157,9 @@ class _Task:
     writers: dict[str, "_PartitionWriter"] = field(default_factory=dict)  # the one that waits longest is first
     finished: dict[str, "_PartitionWriter"] = field(default_factory=dict)
     numbers: Counter[tuple[int, str]] = field(default_factory=Counter)
-    claimed: set[tuple[int, str]] = field(default_factory=set)
-    again: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.claims = self.target.new_claims()
         self.schema = arrow_schema(self.target.schema)
         self.row_group_bytes = int(self.target.properties.get("write.parquet.row-group-size-bytes", ROW_GROUP_BYTES))
         self.row_group_rows = int(self.target.properties.get("write.parquet.row-group-limit", ROW_GROUP_ROWS))
@@ -205,18 +204,8 @@ class _Task:
 
     def claim(self, bucket: int, path: str) -> None:
         """Say that the bucket puts files at a partition path, and at those of its other open files, in one object."""
-        if not self.target.needs_claims or (bucket, path) in self.claimed:
-            return
-        paths = {path, *(writer.path for writer in self.writers.values() if writer.bucket == bucket)}
-        fresh = {each for each in paths if (bucket, each) not in self.claimed}
-        claim_paths(self.target.files, self.target.claims, bucket, fresh)
-        self.claimed.update((bucket, each) for each in fresh)
-
-    def claim_again(self, bucket: int) -> None:
-        """Say that the bucket has files of another writing, too."""
-        if bucket not in self.again:
-            claim(self.target.files, self.target.claims, Claim(bucket=bucket, again=True))
-            self.again.add(bucket)
+        others = [writer.path for writer in self.writers.values() if writer.bucket == bucket]
+        self.claims.cover(bucket, path, others=others)
 
     def upload(self, call: Callable[[], None]) -> None:
         """Upload a file, in the background if there is one; those of before are there, or their failure is raised."""
@@ -326,7 +315,7 @@ class _PartitionWriter:
             with file.path.open("rb") as body:
                 return self.target.files.put(url, body, if_absent=True)
 
-        url, etag = put_new(self.target, (self.bucket, number, self.path), put, self.task.claim_again)
+        url, etag = put_new(self.target, (self.bucket, number, self.path), put, self.task.claims)
         file.path.unlink()
         partition = self.target.partitions.record(self.values)
         entry = entry_of(partition, url, size, file.rows, statistics)
@@ -337,15 +326,15 @@ def put_new(
     target: WriteTarget,
     place: tuple[int, int, str],
     put: Callable[[str], ObjectInfo],
-    claim_again: Callable[[int], None],
+    claims: Claims,
 ) -> tuple[str, str]:
-    """Put a file under the first of its names that nothing has; gives that and its ETag.
+    """Put a file under the first of its names that nothing has, each of them claimed; gives that and its ETag.
 
     Args:
         target: the attempt.
         place: the file's bucket, number and partition path.
         put: puts it at a URL that has nothing yet.
-        claim_again: says of a bucket that it has files of another writing, too.
+        claims: what its writer has said of the attempt's files.
 
     Raises:
         SafetyError: all names are taken.
@@ -353,11 +342,11 @@ def put_new(
     bucket, number, path = place
     for attempt_try in range(TRIES):
         url = target.file_url(bucket, number, attempt_try, path)
+        claims.cover(bucket, path, number, attempt_try)
         try:
             return url, put(url).etag
         except PreconditionFailedError:
             logger.info("%s is taken by another writing of this task; the next try has its own name", url)
-            claim_again(bucket)
     raise SafetyError(f"{TRIES} names of file {number} in bucket {bucket} are taken: {url}")
 
 

@@ -112,6 +112,22 @@ class EventTime:
                 return lambda entry: _hourly(entry["data_file"]["partition"][name])
         return lambda entry: self._told(entry["data_file"], fields)
 
+    def in_partitions_of(self, spec_id: int) -> Callable[[Entry], HourSpan]:
+        """Give what tells the same from the partition values alone, as `in_manifest` does of all of them together."""
+        fields = [(field.transform, avro_name(field)) for _, field in self._fields(self.specs[spec_id])]
+
+        def told(entry: Entry) -> HourSpan:
+            span = ANY
+            for transform, name in fields:
+                value = entry["data_file"]["partition"][name]
+                if value is None:
+                    return NONE
+                low, high = hours_of(transform, value)
+                span = HourSpan(max(span.low, low), min(span.high, high), exact=False)
+            return span
+
+        return told
+
     def _fields(self, spec: PartitionSpec) -> Iterator[tuple[int, PartitionField]]:
         """Give a spec's fields that tell of the event time, with their places in the partition tuple."""
         for place, field in enumerate(spec.fields):

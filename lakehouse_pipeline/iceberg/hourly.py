@@ -33,6 +33,7 @@ from lakehouse_pipeline.iceberg.manifests import (
     LiveFile,
     digest,
     live_files,
+    manifests_of,
     read_entries,
     read_sealed,
     refuse_straddling,
@@ -180,6 +181,22 @@ class HourlyTable:
         return head(self.table)
 
     @property
+    def summary(self) -> Mapping[str, str]:
+        """What the current snapshot says of itself; empty for a table without one."""
+        snapshot = self.table.current_snapshot()
+        return snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+
+    @property
+    def manifests(self) -> int:
+        """How many manifests the current snapshot has."""
+        return len(manifests_of(self.table.metadata, self.table.io, self.head))
+
+    @property
+    def snapshots(self) -> int:
+        """How many snapshots there are, of whatever branch."""
+        return len(self.table.metadata.snapshots)
+
+    @property
     def ledger(self) -> Ledger:
         """The record of the table's hours."""
         return Ledger(self.files, self.location, self.uuid)
@@ -188,6 +205,11 @@ class HourlyTable:
     def files(self) -> LakehouseFileIO:
         """The table's store, without anything that a task must not get; one, so that it counts all requests."""
         return store_of(self.table.io.properties)
+
+    @cached_property
+    def catalogs_files(self) -> LakehouseFileIO:
+        """The store as the catalog's own properties reach it, which is how sources are read."""
+        return store_of(self.catalog.properties)
 
     def live(self, hour: HourWindow) -> list[LiveFile]:
         """List the hour's live files, delete files included.

@@ -97,6 +97,19 @@ class SealedHour:
 
 
 @dataclass(frozen=True)
+class Regrouped:
+    """Manifests whose live entries were written anew.
+
+    Attributes:
+        replaced: their paths.
+        manifests: what takes their place.
+    """
+
+    replaced: frozenset[str]
+    manifests: tuple[ManifestFile, ...]
+
+
+@dataclass(frozen=True)
 class Built:
     """A commit that is ready to be sent, and sent again.
 
@@ -104,13 +117,15 @@ class Built:
         base: what `main` has to stand on; None for no snapshot at all.
         snapshot: what it will stand on.
         removed: files that are live no more.
-        own_files: what was written for this commit alone.
+        own_files: what was written for this commit, or one that it took the place of, and is reached by no other.
+        regrouped: manifests that it replaces by others of the same entries.
     """
 
     base: int | None
     snapshot: Snapshot
     removed: tuple[LiveFile, ...]
     own_files: tuple[str, ...]
+    regrouped: tuple[Regrouped, ...] = ()
 
 
 def head(table: Table) -> int | None:
@@ -134,7 +149,7 @@ def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str
     """
     _check_seals(table, hours)
     rewritten = _Taken.by(hours).paths
-    with _writing(table, batch) as writing:
+    with writing_commit(table, batch) as writing:
         kept, removed, left = writing.without(hours, EventTime.of(table.metadata, event_time))
         refuse_straddling(file for file in removed if file.path not in rewritten)
         _check_unchanged(table, hours, removed, left)
@@ -151,15 +166,16 @@ def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str
 
 def build_fence(table: Table, batch: str) -> Built:
     """Write a commit that changes nothing but what `main` stands on."""
-    with _writing(table, batch) as writing:
+    with writing_commit(table, batch) as writing:
         kept = manifests_of(table.metadata, table.io, writing.base)
         told = {"engine-name": "lakehouse_pipeline", "lakehouse.batch": batch, "lakehouse.fence": "true"}
         return writing.built(kept, Summary(Operation.APPEND, **told), ())
 
 
 @contextmanager
-def _writing(table: Table, batch: str) -> Iterator["_Writing"]:
-    writing = _Writing(table, batch, head(table), table.metadata.new_snapshot_id())
+def writing_commit(table: Table, batch: str) -> Iterator["CommitWriting"]:
+    """Begin a commit on the table's head; if it does not come to one, remove what was written for it."""
+    writing = CommitWriting(table, batch, head(table), table.metadata.new_snapshot_id())
     try:
         yield writing
     except BaseException:
@@ -168,8 +184,16 @@ def _writing(table: Table, batch: str) -> Iterator["_Writing"]:
 
 
 @dataclass
-class _Writing:
-    """A commit that is being written; every file is named before it is there."""
+class CommitWriting:
+    """A commit that is being written; every file is named before it is there.
+
+    Attributes:
+        table: as it is now.
+        batch: names the commit's files.
+        base: what `main` stands on.
+        snapshot_id: of the commit.
+        own_files: that are there, or may be.
+    """
 
     table: Table
     batch: str
@@ -217,7 +241,7 @@ class _Writing:
         if not gone:
             return manifest, [], left
         copies = len(self.own_files)
-        with self._own(manifest_copy_url(self.table.location_provider(), self.batch, copies)) as path:
+        with self.own(manifest_copy_url(self.table.location_provider(), self.batch, copies)) as path:
             copy = write_manifest(
                 self.table.io,
                 path,
@@ -256,7 +280,7 @@ class _Writing:
         metadata = self.table.metadata
         sequence_number = metadata.next_sequence_number()
         with (
-            self._own(manifest_list_url(self.table.location_provider(), self.batch)) as path,
+            self.own(manifest_list_url(self.table.location_provider(), self.batch)) as path,
             write_manifest_list(
                 FORMAT_VERSION,
                 _NewFile(self.table.io.new_output(path)),
@@ -281,7 +305,8 @@ class _Writing:
         return Built(self.base, snapshot, tuple(removed), tuple(self.own_files))
 
     @contextmanager
-    def _own(self, path: str) -> Iterator[str]:
+    def own(self, path: str) -> Iterator[str]:
+        """Name a file of this commit alone while it is written."""
         self.own_files.append(path)
         try:
             yield path

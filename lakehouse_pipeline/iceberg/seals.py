@@ -3,7 +3,7 @@
 From the seal on, a failure costs a commit and never the ETL.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
@@ -51,7 +51,7 @@ def seal_files(
         FileExistsError: the attempt was sealed before.
     """
     spec, schema = table.spec(), table.schema()
-    target = int(table.properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
+    target = manifest_bytes(table.properties)
     manifests = []
     for place, part in enumerate(_parts(written, target)):
         path = manifest_url(table.location_provider(), attempt, place)
@@ -87,6 +87,11 @@ def seal_files(
         kept_rows=sum(file.rows for file in data),
         kept_bytes=sum(file.bytes for file in data),
     )
+
+
+def manifest_bytes(properties: Mapping[str, str]) -> int:
+    """Give the bytes that a manifest of a table is to have, about."""
+    return int(properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
 
 
 def manifest_url(provider: LocationProvider, attempt: str, place: int) -> str:

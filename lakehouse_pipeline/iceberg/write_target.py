@@ -12,6 +12,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.utils.properties import property_as_bool
 
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -125,6 +126,10 @@ class WriteTarget:
     def needs_claims(self) -> bool:
         """Whether keys hold what only the rows tell."""
         return self.paths_in_keys and not self.partitions.known
+
+    def new_claims(self) -> Claims:
+        """Give what a writer of the attempt's files says them by."""
+        return Claims(self.files, self.claims, self.needs_claims)
 
     def file_url(self, bucket: int, file: int, attempt_try: int, path: str | None = None) -> str:
         """Give the place of a file: Iceberg's object-store layout hashes its relative name into the key.

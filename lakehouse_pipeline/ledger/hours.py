@@ -134,6 +134,14 @@ class Ledger:
         """Give the folder in which the bad rows of an attempt are kept."""
         return f"{self.folder}/rejects/{hour.start:{_HOUR}}/{attempt}"
 
+    def staging_url(self, hour: HourWindow, attempt: str, prefix: str | None) -> str:
+        """Give the folder for an attempt's copies of raw objects: the ledger's own, or one below a prefix.
+
+        What begins with `_` is no source, even where the prefix is a folder of sources.
+        """
+        root = f"{self.folder}/staging" if prefix is None else f"{prefix}/_staging/{self.folder.rpartition('/')[2]}"
+        return f"{root}/{hour.start:{_HOUR}}/{attempt}"
+
     def claims_url(self, hour: HourWindow, attempt: str) -> str:
         """Give the folder in which an attempt's writers say at which partition paths they put files."""
         return f"{self.folder}/claims/{hour.start:{_HOUR}}/{attempt}"

@@ -13,13 +13,17 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from lakehouse_pipeline.errors import CommitConflictError
+from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 
 LEASE = timedelta(seconds=60)
 RENEW_EVERY = timedelta(seconds=15)
 END_AGAIN_S = 1.0  # a lost lease's work, which may be between two of the engine's jobs
 
 logger = logging.getLogger(__name__)
+
+
+class LeaseHeldError(SafetyError):
+    """Another run does what one at a time may do: says which, and how to go on."""
 
 
 class Renewal:

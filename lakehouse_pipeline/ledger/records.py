@@ -135,7 +135,10 @@ class Attempt(_Model):
         remote: its tasks may write on when it has ended: they are not on this machine.
         layout: the table's location and the properties that shape keys, as they were then: with them, the buckets and
             the claims every file can be named without a listing.
+        named: its writers claim every file beyond the first of a bucket, at try 0, before they put it: all that it can
+            have is named. Of attempts that an earlier version opened it has to be found out how far they went.
         rewrites: what it is if it takes the place of files; None where it takes that of the hour.
+        staging: the folder of its copies of raw objects, without a slash at its end; empty where it makes none.
         seal: set once the files are checked.
         offered: sealed, and its run leaves the commit to whoever commits for the table now.
         unprepared: the last epoch of which it is known that neither its holder nor any before has prepared a commit.
@@ -154,7 +157,9 @@ class Attempt(_Model):
     epoch: int = 0
     remote: bool = False
     layout: Mapping[str, str] = {}
+    named: bool = False
     rewrites: Rewrite | None = None
+    staging: str = ""
     seal: Seal | None = None
     offered: bool = False
     unprepared: int = -1
@@ -182,6 +187,7 @@ class Committed(_Model):
         recipe: fingerprint of everything else.
         seal: counts and the files' digest.
         rewritten: since the hour was run, its rows were written into other files.
+        run: the attempt that was the hour's run, whose rejected rows are kept; empty where an earlier version wrote it.
     """
 
     attempt: str
@@ -191,6 +197,12 @@ class Committed(_Model):
     recipe: str
     seal: Seal
     rewritten: bool = False
+    run: str = ""
+
+    @property
+    def rejects(self) -> str:
+        """The attempt whose rejected rows are the hour's; empty where it is not known."""
+        return self.run or ("" if self.rewritten else self.attempt)
 
 
 class Outcome(_Model):
@@ -246,8 +258,8 @@ class Extent(_Model):
 
     Attributes:
         manifests: sealed manifests.
-        files: data files of one bucket and path.
-        tries: of one file.
+        files: data files of one bucket and path, where not all that there can be is named.
+        tries: of one file, likewise.
         copies: manifests that one commit wrote anew.
     """
 

@@ -246,6 +246,7 @@ class _Wave:
             buckets=len(todo.groups),
             remote=self.workers.remote,
             layout=table.layout,
+            named=True,
             rewrites=Rewrite(
                 as_of=table.sequence_number,
                 live=digest(live),

@@ -23,7 +23,7 @@ from lakehouse_pipeline.object_store.objects import (
     PreconditionFailedError,
     changed,
 )
-from lakehouse_pipeline.object_store.parts import Part, Piece, coalesced, planned
+from lakehouse_pipeline.object_store.parts import COPIED_PART_BYTES, Part, Piece, coalesced, cut, planned
 from lakehouse_pipeline.object_store.puts import Put
 from lakehouse_pipeline.object_store.requests import CHECKSUM_CRC64NVME, S3Requests
 from lakehouse_pipeline.object_store.settings import SMALLEST_PART_BYTES, S3Settings
@@ -81,6 +81,13 @@ class Composer:
                 store.copies = not error.lasting
                 logger.warning("%s is composed of bytes that pass through this process: %s", put.url, error)
         return self._compose(put, sources, copying=False)
+
+    def copy(self, put: Put, source: ObjectInfo) -> ObjectInfo:
+        """Write the object of `put` with the bytes of a large one: the store copies them, in parts."""
+        whole = ObjectRange(source.url, source.etag, range(source.size))
+        info = CopiedUpload(self.requests, self.tries, put, whole, threads=self.settings.upload_threads).run()
+        self.counter.add(RequestCounts(bytes_copied=source.size))
+        return info
 
     def _compose(self, put: Put, sources: Sequence[bytes | ObjectRange], *, copying: bool) -> ObjectInfo:
         parts = planned(sources, self.settings.part_size_bytes, copying=copying)
@@ -159,6 +166,32 @@ class _Pieces:
         if len(body) != len(span):
             raise changed(url)
         return body
+
+
+class CopiedUpload(Upload):
+    """An object on its way in parts that the store copies; it sees to it that they are of one version."""
+
+    def __init__(self, requests: S3Requests, tries: Tries, put: Put, source: ObjectRange, *, threads: int) -> None:
+        """Copy `source` for `put`, `threads` parts at a time."""
+        self._spans = list(cut(source.span, -(-len(source) // COPIED_PART_BYTES)))
+        super().__init__(requests, tries, put, size=len(source), parts=len(self._spans), threads=threads)
+        self._source = source
+
+    def _begin(self) -> str:
+        return self._requests.create_upload(self._put.url, self._put.nonce, crc64nvme=False)
+
+    def _part(self, upload: str, number: int) -> dict[str, Any]:
+        url, span = self._put.url, self._spans[number - 1]
+        part = ObjectRange(self._source.url, self._source.etag, span)
+        try:
+            return self._tries.request(
+                "copy part", url, lambda: self._requests.copy_part(part, url, upload, number), on=curable_in_upload
+            )
+        except PreconditionFailedError as error:
+            raise changed(part.url) from error
+
+    def _complete(self, upload: str, parts: list[dict[str, Any]]) -> ObjectInfo:
+        return self._put.complete(upload, parts, self._size)
 
 
 class ComposedUpload(Upload):

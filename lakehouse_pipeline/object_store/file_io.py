@@ -80,6 +80,33 @@ class LakehouseFileIO(FileIO):
         """
         return self._store(prefix).list_objects(prefix)
 
+    def list_level(self, folder: str) -> Iterator[ObjectInfo | str]:
+        """Go through what is right below a folder, a page at a time: its objects, and the folders below as URLs.
+
+        Args:
+            folder: ends with a slash, as those that are given do.
+
+        Raises:
+            FileNotFoundError: there is no such bucket. (A missing folder is empty.)
+        """
+        return self._store(folder).list_level(folder)
+
+    def keeps_versions(self, url: str) -> bool:
+        """Tell whether the bucket of an object keeps what is deleted or replaced as a version of it, or once did."""
+        return self._store(url).keeps_versions(url)
+
+    def region_of(self, url: str) -> str | None:
+        """Name the region of the bucket of an object; None where the store does not tell, and for files."""
+        return self._store(url).region_of(url)
+
+    def is_md5(self, url: str) -> bool:
+        """Tell whether an object's ETag is the MD5 of its bytes: it was put at once, and without a key of KMS or ours.
+
+        Raises:
+            FileNotFoundError: there is none; names the URL.
+        """
+        return self._store(url).is_md5(url)
+
     def get(self, url: str) -> Content:
         """Read a whole object.
 
@@ -123,23 +150,27 @@ class LakehouseFileIO(FileIO):
         """
         return self._store(url).put(url, body, if_absent=if_absent, if_match=if_match)
 
-    def copy(self, source: str, url: str, *, if_absent: bool = False) -> ObjectInfo:
+    def copy(
+        self, source: str, url: str, *, if_absent: bool = False, etag: str | None = None, size: int | None = None
+    ) -> ObjectInfo:
         """Write an object with the bytes of another of the same store, which sees to it: no byte passes through here.
 
         Args:
-            source: what is copied, of at most 5 GB on S3.
+            source: what is copied; on S3 in parts where it has more than 5 GiB.
             url: the object; the folders above a file are made.
             if_absent: only if there is no such object.
+            etag: the version that is copied; None takes the one that is met.
+            size: its bytes; with both S3 is not asked before.
 
         Raises:
             FileNotFoundError: there is no source; names the URL.
             PreconditionFailedError: there is an object, and it is none of this call's tries.
-            TransientError: as above, or the source changed meanwhile.
+            TransientError: as above, or the source changed meanwhile, or is another version than `etag`.
             ConfigurationError: as above, or source and object are of different stores.
         """
         if self._store(source) is not self._store(url):
             raise _different_stores(source, url)
-        return self._store(url).copy(source, url, if_absent=if_absent)
+        return self._store(url).copy(source, url, if_absent=if_absent, etag=etag, size=size)
 
     def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool = False) -> ObjectInfo:
         """Write an object that is made of given bytes and of ranges of other objects of the same store, in this order.

@@ -59,6 +59,20 @@ class LocalStore:
                 if info:
                     yield info
 
+    def list_level(self, folder: str) -> Iterator[ObjectInfo | str]:
+        """Go through the files and folders right below a folder."""
+        path = _path(folder)
+        with _translated(folder):
+            for name in _names(path, ""):
+                if name.endswith("/"):
+                    yield folder + name
+                elif info := _described(folder + name):
+                    yield info
+
+    def keeps_versions(self, url: str) -> bool:  # noqa: ARG002  # of no file
+        """Say no."""
+        return False
+
     def get(self, url: str) -> Content:
         """Read a whole file."""
         with _translated(url), _OneVersion(url) as file:
@@ -78,9 +92,19 @@ class LocalStore:
         condition = Condition(if_absent, if_match)
         return _written(url, lambda file: _fill(file, body), condition)
 
-    def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
+    def region_of(self, url: str) -> str | None:  # noqa: ARG002  # a disk has none
+        """Name none."""
+        return None
+
+    def is_md5(self, url: str) -> bool:  # noqa: ARG002  # of no file
+        """Say no: a file's ETag tells when it was written."""
+        return False
+
+    def copy(self, source: str, url: str, *, if_absent: bool, etag: str | None, size: int | None) -> ObjectInfo:
         """Write a file with the bytes of another."""
         with _translated(source), _OneVersion(source) as body:
+            if etag not in (None, body.info.etag) or size not in (None, body.info.size):
+                raise _changed(source)
             return self.put(url, body, if_absent=if_absent, if_match=None)
 
     def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool) -> ObjectInfo:

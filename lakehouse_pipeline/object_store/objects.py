@@ -128,6 +128,12 @@ class Store(Protocol):
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Go through all objects whose URL begins with `prefix`."""
 
+    def list_level(self, folder: str) -> Iterator[ObjectInfo | str]:
+        """Go through the objects and folders right below a folder."""
+
+    def keeps_versions(self, url: str) -> bool:
+        """Tell whether what is deleted or replaced stays as a version."""
+
     def get(self, url: str) -> Content:
         """Read a whole object."""
 
@@ -137,7 +143,13 @@ class Store(Protocol):
     def put(self, url: str, body: bytes | BinaryIO, *, if_absent: bool, if_match: str | None) -> ObjectInfo:
         """Write a whole object."""
 
-    def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
+    def region_of(self, url: str) -> str | None:
+        """Name the region of an object's bucket, or None."""
+
+    def is_md5(self, url: str) -> bool:
+        """Tell whether an object's ETag is the MD5 of its bytes."""
+
+    def copy(self, source: str, url: str, *, if_absent: bool, etag: str | None, size: int | None) -> ObjectInfo:
         """Write an object with the bytes of another."""
 
     def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool) -> ObjectInfo:

@@ -102,7 +102,7 @@ class _Planner:
 
     def _copy(self, piece: Piece) -> None:
         most = max(COPIED_PART_BYTES, 2 * self.smallest)
-        for span in _cut(piece.span, -(-len(piece.span) // most)):
+        for span in cut(piece.span, -(-len(piece.span) // most)):
             self.parts.append(Part((Piece(piece.source, span),), copied=True))
 
     def _finish(self) -> None:
@@ -111,13 +111,13 @@ class _Planner:
         count = -(-size // self.part_bytes)
         if count > 1 and size // count < self.smallest:
             count = max(1, size // self.part_bytes)
-        for span in _cut(range(size), count):
+        for span in cut(range(size), count):
             self.parts.append(Part(tuple(_within(self.through_us, span)), copied=False))
         self.through_us = []
 
 
-def _cut(span: range, count: int) -> Iterator[range]:
-    """Cut into so many spans of about one length."""
+def cut(span: range, count: int) -> Iterator[range]:
+    """Cut a span into so many spans of about one length."""
     for place in range(count):
         yield span[len(span) * place // count : len(span) * (place + 1) // count]
 

@@ -5,6 +5,7 @@ credentials expired: the request is sent again with fresh ones.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from lakehouse_pipeline.object_store.options import ObjectOptions
 NONCE = "lakehouse-nonce"  # S3 user metadata: which call wrote this object
 CRC32, CRC64NVME, WHOLE = "CRC32", "CRC64NVME", "FULL_OBJECT"  # S3's checksums, and how the one of parts is said
 CHECKSUM_CRC32, CHECKSUM_CRC64NVME = f"Checksum{CRC32}", f"Checksum{CRC64NVME}"  # boto3's names
+MD5 = re.compile(r"[0-9a-f]{32}")  # an ETag of parts has a hyphen and their number behind it
 DELETE_PAGE_KEYS = 250  # S3 takes 1,000, but each key counts against the prefix's 3,500 writes/s (hadoop-aws)
 
 
@@ -67,10 +69,12 @@ class ListPage:
     Attributes:
         objects: in the store's order; S3's is by key.
         following: the token of the next page, None at the end.
+        folders: of a listing of one level, the prefixes that end in a slash and have more below.
     """
 
     objects: tuple[ObjectInfo, ...]
     following: str | None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,15 +156,39 @@ class S3Requests:
         size = int(whole) if whole.isdigit() else int(answer.get("ContentLength", len(body)))
         return Content(body, _info(url, {**answer, "ContentLength": size}), _answered(answer))
 
-    def list_page(self, prefix: str, token: str | None) -> ListPage:
-        """List up to 1,000 objects whose URL begins with `prefix`."""
+    def list_page(self, prefix: str, token: str | None, *, one_level: bool = False) -> ListPage:
+        """List up to 1,000 objects whose URL begins with `prefix`; of one level, up to the next slash in theirs."""
         bucket, start = split_url(prefix)
         root = _root_of(prefix, start)
-        parameters = {"ContinuationToken": token} if token else {}
+        parameters = {**({"ContinuationToken": token} if token else {}), **({"Delimiter": "/"} if one_level else {})}
         with translated("list_objects_v2", prefix):
             answer = self._call("list_objects_v2", {"Bucket": bucket, "Prefix": start, **parameters})
         objects = tuple(_info(root + found["Key"], found) for found in answer.get("Contents", ()))
-        return ListPage(objects, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None)
+        folders = tuple(root + found["Prefix"] for found in answer.get("CommonPrefixes", ()))
+        return ListPage(objects, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None, folders)
+
+    def keeps_versions(self, url: str) -> bool:
+        """Ask whether the bucket keeps, or has kept, earlier versions of its objects."""
+        bucket, _ = split_url(url)
+        with translated("get_bucket_versioning", url):
+            return bool(self._call("get_bucket_versioning", {"Bucket": bucket}).get("Status"))
+
+    def region_of(self, url: str) -> str | None:
+        """Ask which region the bucket is in; not every store says."""
+        bucket, _ = split_url(url)
+        with translated("head_bucket", url):
+            answer = self._call("head_bucket", {"Bucket": bucket})
+        told = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        return str(told) if told else None
+
+    def is_md5(self, url: str) -> bool:
+        """Ask how an object is encrypted: that tells whether its ETag is the MD5 of its bytes.
+
+        AWS, "Checking object integrity": true of what was put or copied at once, unencrypted or with SSE-S3.
+        """
+        answer = self._send("head_object", url)
+        by_s3 = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
+        return by_s3 and MD5.fullmatch(_unquoted(_etag(answer, url))) is not None
 
     def put(self, url: str, body: bytes | BinaryIO, size: int, nonce: str, condition: Condition) -> ObjectInfo:
         """Write an object; a file is sent from its start.

@@ -9,9 +9,11 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import BinaryIO, cast
 
-from lakehouse_pipeline.errors import TransientError
+from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.compose import Composer
 from lakehouse_pipeline.object_store.counts import RequestCounter
@@ -36,13 +38,15 @@ from lakehouse_pipeline.object_store.requests import (
     UploadsPage,
     split_url,
 )
-from lakehouse_pipeline.object_store.settings import S3Settings
+from lakehouse_pipeline.object_store.settings import GIB, S3Settings
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.object_store.tries import Tries
 
 RANGE_BYTES = 32 * 1024 * 1024  # one connection of S3 gives about 100 MB/s: from here on several pay
 
 logger = logging.getLogger(__name__)
+
+COPIED_AT_ONCE_BYTES = 5 * GIB  # CopyObject takes no more
 
 
 class S3Store:
@@ -64,11 +68,21 @@ class S3Store:
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Go through all objects whose URL begins with `prefix`, a page of 1,000 per request."""
-        page = self._list_page(prefix, None)
-        yield from page.objects
-        while page.following is not None:
-            page = self._list_page(prefix, page.following)
+        for page in self._pages(prefix, one_level=False):
             yield from page.objects
+
+    def list_level(self, folder: str) -> Iterator[ObjectInfo | str]:
+        """Go through what is right below a folder, up to 1,000 objects and folders per request."""
+        for page in self._pages(folder, one_level=True):
+            yield from page.objects
+            yield from page.folders
+
+    def keeps_versions(self, url: str) -> bool:
+        """Ask the bucket; a store that does not know of versions keeps none."""
+        try:
+            return self._tries.request("ask about versions of", url, lambda: self._requests.keeps_versions(url))
+        except NotSupportedError:
+            return False
 
     def get(self, url: str) -> Content:
         """Read a whole object: in one request, or a large one by ranges that are read side by side."""
@@ -101,10 +115,31 @@ class S3Store:
         pieces = Pieces(source, size, self._settings.part_size_bytes)
         return MultipartUpload(self._requests, self._tries, put, pieces, threads=self._settings.upload_threads).run()
 
-    def copy(self, source: str, url: str, *, if_absent: bool) -> ObjectInfo:
-        """Write an object with the bytes of another; the store copies the version that is met now."""
-        info = self._head(source)
+    def region_of(self, url: str) -> str | None:
+        """Ask the bucket; None where it does not say, or may not."""
+        try:
+            return self._tries.request("ask for the region of", url, lambda: self._requests.region_of(url))
+        except (ConfigurationError, FileNotFoundError):
+            return None
+
+    def is_md5(self, url: str) -> bool:
+        """Ask for the object's encryption, where its ETag is not one of parts."""
+        return self._tries.request("head", url, lambda: self._requests.is_md5(url))
+
+    def copy(self, source: str, url: str, *, if_absent: bool, etag: str | None, size: int | None) -> ObjectInfo:
+        """Write an object with the bytes of another; unless it is known, the store copies the version that is met now.
+
+        With `if_absent` a refusal is taken for an object that is there, and not for another version of the source.
+        """
+        if etag is None or size is None:
+            info = self._head(source)
+            if etag not in (None, info.etag) or size not in (None, info.size):
+                raise changed(source)
+        else:
+            info = ObjectInfo(source, size, etag, datetime.now(UTC))
         put = Put(self._requests, url, uuid.uuid4().hex, Condition(if_absent))
+        if info.size > COPIED_AT_ONCE_BYTES:
+            return self._composer.copy(put, info)
         try:
             return self._tries.request("copy", url, lambda: put.copied(info))
         except PreconditionFailedError as error:
@@ -150,8 +185,16 @@ class S3Store:
     def _head(self, url: str) -> ObjectInfo:
         return self._tries.request("head", url, lambda: self._requests.head(url))[0]
 
-    def _list_page(self, prefix: str, token: str | None) -> ListPage:
-        return self._tries.request("list", prefix, lambda: self._requests.list_page(prefix, token))
+    def _pages(self, prefix: str, *, one_level: bool) -> Iterator[ListPage]:
+        token: str | None = None
+        while True:
+            page = self._tries.request(
+                "list", prefix, partial(self._requests.list_page, prefix, token, one_level=one_level)
+            )
+            yield page
+            if page.following is None:
+                return
+            token = page.following
 
     def _uploads_page(self, prefix: str, marker: tuple[str, str] | None) -> UploadsPage:
         return self._tries.request("list uploads of", prefix, lambda: self._requests.uploads_page(prefix, marker))

@@ -15,6 +15,7 @@ from lakehouse_pipeline.retry import RetryPolicy
 Addressing = Literal["auto", "path", "virtual"]
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 PART_SIZE_BYTES = 32 * MIB  # Iceberg's S3FileIOProperties
 MULTIPART_THRESHOLD = 1.5  # times the part size; the same source
 UPLOAD_THREADS = 4  # of one upload; each holds a part in memory (Iceberg: a pool of as many threads as processors)

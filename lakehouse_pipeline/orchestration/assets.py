@@ -37,6 +37,7 @@ from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, 
 from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
+from lakehouse_pipeline.orchestration.upkeep import chore_assets, chore_jobs, chore_names
 from lakehouse_pipeline.sources.listing import SourceObject
 from lakehouse_pipeline.status.progress import SAID_EVERY_S, Progress
 
@@ -75,6 +76,7 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         beside = [
             make(lakehouse, spec, _group(spec)) for spec in lakehouse.specs for make in (health_asset, compaction_asset)
         ]
+        beside += [asset for spec in lakehouse.specs for asset in chore_assets(lakehouse, spec, _group(spec))]
     jobs = {
         spec.name: dg.define_asset_job(f"{spec.name}_job", selection=[asset])
         for spec, asset in zip(lakehouse.specs, assets, strict=True)
@@ -84,9 +86,14 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
     compacting = [(spec, compaction_job(spec)) for spec in lakehouse.specs]
     watching = [health_sensor(lakehouse, spec) for spec in lakehouse.specs]
     watching += [compaction_sensor(lakehouse, spec, job) for spec, job in compacting]
+    chores = list[Any]()
+    for spec in lakehouse.specs:
+        more, asking = chore_jobs(lakehouse, spec)
+        chores += more
+        watching += asking
     return dg.Definitions(
         assets=[*assets, *beside],
-        jobs=[*jobs.values(), *(job for _, job in compacting), closing_job],
+        jobs=[*jobs.values(), *(job for _, job in compacting), *chores, closing_job],
         sensors=[*sensors, *filter(None, late), *watching],
         schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
@@ -98,7 +105,11 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
 def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     versions = code_versions(lakehouse)
     jobs = {f"{spec.name}_job": spec for spec in lakehouse.specs}
-    beside = {name(spec): spec for spec in lakehouse.specs for name in (health_name, compaction_name)}
+    beside = {
+        name: spec
+        for spec in lakehouse.specs
+        for name in (health_name(spec), compaction_name(spec), *chore_names(spec))
+    }
     assets, problems = [], []
     for spec in lakehouse.specs:
         if spec.name == JOB:

@@ -10,9 +10,12 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look, tries_of, workers_of
+from lakehouse_pipeline.maintenance.lease import maintaining
 from lakehouse_pipeline.maintenance.plan import CompactionPlan
-from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession
+from lakehouse_pipeline.orchestration.resources import OneSession, RunLog
+from lakehouse_pipeline.orchestration.upkeep import unmaintained
 
 LOOK_EVERY_S = 600
 
@@ -39,13 +42,20 @@ def compaction_asset(lakehouse: Lakehouse, spec: TableSpec, group: str) -> dg.As
         began = time.monotonic()
         try:
             warehouse = Warehouse.open(lakehouse.catalog)
-            table = warehouse.find(spec)
-            plan = look(lakehouse.maintenance, spec, table) if table else CompactionPlan((), {})
+            table, done = warehouse.find(spec), list[Compacted]()
+            if table is None:
+                return dg.MaterializeResult(metadata=_metadata(CompactionPlan((), {}), done, 0.0))
             workers = workers_of(lakehouse.maintenance, lambda: spark.lazy().get())
-            done = []
-            for each in compact(warehouse, spec, plan, context.run.run_id, workers):
-                context.log.info("%s: %s", each.hour, each.error or "compacted")
-                done.append(each)
+            run_id, is_over = context.run.run_id, RunLog(context.instance).is_over
+            with maintaining(table, "compaction", run_id, is_over) as held:
+                plan = look(lakehouse.maintenance, spec, table)
+                for each in compact(warehouse, spec, plan, run_id, workers):
+                    context.log.info("%s: %s", each.hour, each.error or "compacted")
+                    done.append(each)
+                    held.check()
+        except LeaseHeldError as error:
+            context.log.warning("left to the next run: %s", error)
+            return dg.MaterializeResult(metadata={"skipped": str(error)})
         except LakehouseError as error:
             raise dg.Failure(f"{spec.table}: {type(error).__name__}: {error}") from None
         # Who stepped aside for a writer has not failed: the next look plans its hour again.
@@ -76,10 +86,10 @@ def compaction_sensor(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.Sen
         minimum_interval_seconds=LOOK_EVERY_S,
         job=job,
     )
-    def watch(_: dg.SensorEvaluationContext) -> Any:
-        table = Warehouse.open({**lakehouse.catalog, **IMPATIENT}).find(spec)
-        if table is None:
-            return dg.SkipReason("the table does not exist yet")
+    def watch(context: dg.SensorEvaluationContext) -> Any:
+        table = unmaintained(lakehouse, spec, context.instance)
+        if isinstance(table, dg.SkipReason):
+            return table
         plan = look(lakehouse.maintenance, spec, table)
         if not plan.hours:
             left = "".join(f"; {hour} {why}" for hour, why in list(plan.left.items())[:3])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 300
 AT_REST = ("committed", "compacted", "not requested", "outside start...end")
+PLOTTED = ("orphan_bytes", "swept_bytes", "quarantine_bytes", "manifests", "snapshots", "open_uploads")
 MOST_NAMED = 200  # hours of a state
 ENDS_WITHIN_S = 5.0  # a look, where its run is stopped
 
@@ -152,7 +153,8 @@ def _evaluations(spec: TableSpec, findings: Sequence[Finding]) -> list[dg.AssetC
 
 
 def _of(found: Finding) -> dict[str, dg.MetadataValue[Any]]:
-    return {"found": dg.MetadataValue.text(found.said), "value": dg.MetadataValue.float(float(found.value))}
+    told = {"found": dg.MetadataValue.text(found.said), "value": dg.MetadataValue.float(float(found.value))}
+    return {**told, "then": dg.MetadataValue.text(found.then)} if found.then else told
 
 
 def _metadata(status: TableStatus, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _metadata(status: TableStatus, findings: Sequence[Finding]) -> dict[str, Any
         "mean_file_mb": dg.MetadataValue.float(round(size / files / 1e6, 3) if files else 0.0),
         "total_mb": dg.MetadataValue.float(round(size / 1e6, 3)),
         "s3_throttle_share": dg.MetadataValue.float(round(throttle_share(status), 4)),
-        **{found.check: int(found.value) for found in findings if found.check == "orphan_bytes"},
+        **{found.check: int(found.value) for found in findings if found.check in PLOTTED},
     }
 
 

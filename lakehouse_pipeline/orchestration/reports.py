@@ -22,6 +22,8 @@ def of_result(asset: str, result: "HourResult", code_version: str) -> dg.AssetMa
     }
     if result.sample_keys:
         more["sample_keys"] = dg.MetadataValue.md("\n".join(f"- `{path}`" for path in result.sample_keys))
+    if result.staging:
+        more["staging"] = dg.MetadataValue.md("\n".join(f"    {line}" for line in result.staging))
     told = {"step": result.step, "why": result.why, "attempt": result.attempt, **_snapshot(result.snapshot_id), **more}
     return _materialization(asset, result.hour, result.seal, code_version, told)
 

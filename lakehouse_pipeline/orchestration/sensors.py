@@ -11,7 +11,7 @@ import dagster as dg
 
 from lakehouse_pipeline.backfill.late import changed_hours, late_window
 from lakehouse_pipeline.backfill.leftovers import close_attempts, is_due
-from lakehouse_pipeline.backfill.sealed import commit_sealed, is_waiting
+from lakehouse_pipeline.backfill.sealed import NeverCommittedError, commit_sealed, is_waiting
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.paths import uses_hour
 from lakehouse_pipeline.config.table import TableSpec
@@ -36,7 +36,7 @@ def closing(lakehouse: Lakehouse) -> tuple[dg.JobDefinition, Sequence[dg.SensorD
 def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
     @dg.op(
         name=f"{JOB}_of_tables",
-        description="Commit what ended runs left sealed, and remove what they left of other attempts.",
+        description="Commit what ended runs left sealed, or give it up at last, and remove what they left of others.",
     )
     def close_all(context: dg.OpExecutionContext) -> None:
         failed = []
@@ -44,12 +44,15 @@ def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
             try:
                 is_over = RunLog(context.instance).is_over
                 told = commit_sealed(table, is_over, left_alone=True)
-                failed += [f"{table.identifier} {each.hour}: {each.error}" for each in told if each.error]
                 for each in told:
+                    if isinstance(each.error, NeverCommittedError):  # nothing that fails for days tells anybody more
+                        context.log.warning("%s %s: %s", table.identifier, each.hour, each.error)
+                    elif each.error:
+                        failed.append(f"{table.identifier} {each.hour}: {each.error}")
                     if each.committed:
                         context.log_event(of_commit(name, each.hour, each.committed, "sealed, and left by its run"))
                         context.log.info("%s %s: committed", table.identifier, each.hour)
-                closed = close_attempts(table, is_over)
+                closed = close_attempts(table, is_over, sealed_keep=lakehouse.maintenance.sealed_keep)
                 context.log.info("%s: closed %d attempts %s", table.identifier, len(closed), " ".join(closed))
             except LakehouseError as error:
                 failed.append(f"{table.identifier}: {type(error).__name__}: {error}")
@@ -143,7 +146,8 @@ def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
     """Tell whether there is anything to close now; a store that is away fails the tick, and the next looks again."""
     tables = [table for _, table in _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)]
     is_over = RunLog(instance).is_over
-    return any(is_due(table, is_over) or is_waiting(table, is_over) for table in tables)
+    keep = lakehouse.maintenance.sealed_keep
+    return any(is_due(table, is_over, sealed_keep=keep) or is_waiting(table, is_over) for table in tables)
 
 
 def _tables(warehouse: Warehouse, lakehouse: Lakehouse) -> list[tuple[str, HourlyTable]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from lakehouse_pipeline.backfill.sealed import NeverCommittedError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, TableStatus
 
@@ -95,6 +96,9 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
     ago = f"{span_text(told.age)} ago"
     ended = f": {told.error}: {told.message}" if told.error else ""
     before = " What an earlier attempt has committed is still in the table." if told.is_live else ""
+    hopeless = told.error == NeverCommittedError.__name__
+    waits = "never to be committed" if hopeless else "waiting for a commit"
+    commits = f"A later run of the hour commits it, with no ETL; now: lakehouse commit {name} --hour {told.hour}"
     said: Mapping[State, str] = {
         "committed": f"committed: {attempt} wrote {wrote}, in snapshot {told.snapshot_id}; {ago}.",
         "compacted": f"compacted: {attempt} wrote {wrote} of what the hour had, in snapshot {told.snapshot_id}; {ago}.",
@@ -103,7 +107,7 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
             f"stalled: {attempt} is at {told.stage}, and has not got on for {span_text(told.idle)} (run {told.run_id}, "
             f"heard of {ago}); the run's log has the stacks of its threads.{before}"
         ),
-        "sealed": f"sealed, waiting for a commit: {attempt} wrote {wrote} (run {told.run_id}, {ago}{ended}).{before}",
+        "sealed": f"sealed, {waits}: {attempt} wrote {wrote} (run {told.run_id}, {ago}{ended}).{before}",
         "interrupted": (
             f"interrupted: run {told.run_id} was last heard of {ago}, with {attempt} at {told.stage}. Its files are "
             f"removed by the next run, or by the sensor that looks for leftovers.{before}"
@@ -118,7 +122,7 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
         "committed": f"To run it anyway: {again} --force",
         "compacted": f"To run it anyway: {again} --force",
         "running": f"To follow it: lakehouse status {name} --watch",
-        "sealed": f"A later run of the hour commits it, with no ETL; now: lakehouse commit {name} --hour {told.hour}",
+        "sealed": f"Now: {again}" if hopeless else commits,
         "interrupted": f"Now: {again}",
         "stalled": "Terminate the run on Dagster's page, or set backfill.hour_deadline; then: " + again,
         "failed": f"Now: {again}",

@@ -32,6 +32,7 @@ def new_attempt(
         buckets=buckets,
         remote=remote,
         layout=table.layout,
+        named=True,
         **{"source": "s", "recipe": "r", **told},
     )
 

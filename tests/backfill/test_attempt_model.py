@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import fastavro
@@ -28,7 +29,7 @@ from lakehouse_pipeline.backfill.close import is_free
 from lakehouse_pipeline.backfill.leftovers import ZOMBIES, close_attempts
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg import commit
+from lakehouse_pipeline.iceberg import commit, data_files
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.schemas import partition_spec_of, schema_of
@@ -40,10 +41,13 @@ from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.retry import RetryPolicy
 from tests.backfill.hands import new_attempt
 from tests.backfill.memory import PROPERTIES, STRIKES, KilledError, MemoryAccess, MemoryCatalog, MemoryS3, Weather
-from tests.iceberg.lake import EVENTS, MEGABYTE, TEN, columns, events, hours_after, in_bucket, spec_of
+from tests.iceberg.lake import EVENTS, TEN, columns, events, hours_after, in_bucket, spec_of
 
 HOURS = hours_after(TEN, 2)
 BUCKETS = 2
+A_ROW = 1  # bytes
+FILES_OF = {0: 1, 1: 3}  # of a bucket
+SEALED_KEEP = timedelta(days=7)
 LOCATION = "s3://lake/events"
 EXAMPLES = int(os.environ.get("LAKEHOUSE_EXAMPLES", "100"))
 STEPS = 40
@@ -73,7 +77,7 @@ class Writer:
     hand: HourInHand
     attempt: str
     order: int
-    written: dict[int, WrittenFile] = field(default_factory=dict)
+    written: dict[int, list[WrittenFile]] = field(default_factory=dict)
     put: set[str] = field(default_factory=set)
 
 
@@ -93,6 +97,7 @@ class Attempts(RuleBasedStateMachine):
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(s3_store, "s3_access", lambda _connection: MemoryAccess(self.s3))
         self.patched.setattr(commit, "COMMIT_RETRIES", RetryPolicy(3, 60, 0, 0))
+        self.patched.setattr(data_files, "SMALLEST_ROW_GROUP", A_ROW)  # each row is a file
         self.patched.setattr(attempts, "RECORDS_AT_ONCE", 1)  # one request after the other, so that a step repeats
         schema = schema_of(columns(EVENTS))
         spec = partition_spec_of(schema, spec_of(EVENTS, {}))
@@ -152,7 +157,7 @@ class Attempts(RuleBasedStateMachine):
         """Let a lease end in the middle of a step, and others close what is left, and take the hour to its commit."""
         self.weather.now += LEASE.total_seconds() + 1
         with suppress(LakehouseError, OSError, ServerError):
-            close_attempts(self.now, lambda _run: False)
+            close_attempts(self.now, lambda _run: False, sealed_keep=SEALED_KEEP)
         for hour in HOURS:
             with suppress(LakehouseError, OSError, ServerError):
                 self._run_whole(hour, resume=writer is not None)
@@ -229,15 +234,17 @@ class Attempts(RuleBasedStateMachine):
 
     def _write(self, writer: Writer, bucket: int) -> None:
         hand = writer.hand
-        target = hand.table.target(hand.hour, writer.attempt, MEGABYTE)
-        rows = in_bucket(bucket, events(hand.hour, [bucket]))
-        (writer.written[bucket],) = written_files(write_batches(target, [rows]))
-        writer.put.add(writer.written[bucket].path)
+        target = hand.table.target(hand.hour, writer.attempt, A_ROW)
+        rows = in_bucket(bucket, events(hand.hour, range(FILES_OF[bucket])))
+        written = written_files(write_batches(target, [rows]))
+        assert len(written) == FILES_OF[bucket]
+        writer.written[bucket] = written
+        writer.put |= {file.path for file in written}
 
     def _seal(self, writer: Writer) -> None:
         hand = writer.hand
         try:
-            written = [writer.written[bucket] for bucket in sorted(writer.written)]
+            written = [file for bucket in sorted(writer.written) for file in writer.written[bucket]]
             hand.seal(hand.table.seal(writer.attempt, written, rows_read=None, rejected=0))
         except BaseException as error:
             hand.close(error)
@@ -326,9 +333,12 @@ class Attempts(RuleBasedStateMachine):
     # What happens to them
     # -----------------------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([10, LEASE.total_seconds() + 1, ZOMBIES.total_seconds() + 1]))
+    @rule(seconds=st.sampled_from([10, *(each.total_seconds() + 1 for each in (LEASE, ZOMBIES, SEALED_KEEP))]))
     def time_passes(self, seconds: float) -> None:
-        """Let leases end, and the grace of zombies, which is defined by that none outlives it."""
+        """Let leases end, the time for which sealed attempts wait, and the grace of zombies.
+
+        That is defined by that none outlives it.
+        """
         if seconds > ZOMBIES.total_seconds():
             self.arrive_all(self.weather.puts)
             self.late.clear()
@@ -350,7 +360,7 @@ class Attempts(RuleBasedStateMachine):
         """Close what ended runs left."""
         held = self.held()
         with self.weathered(strike):
-            close_attempts(self.now, lambda _run: False)
+            close_attempts(self.now, lambda _run: False, sealed_keep=SEALED_KEEP)
         if strike is None or strike[1] != "meanwhile":  # which lets leases end
             assert held <= self.held()
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse_pipeline.config.paths import format_of, literal, render, resolve, uses_hour
+from lakehouse_pipeline.config.paths import format_of, literal, render, resolve, resolve_folder, uses_hour
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 
@@ -101,6 +101,22 @@ def test_without_a_folder_only_absolute_paths_resolve() -> None:
     assert resolve("/a", None) == "file:///a"
     with pytest.raises(ConfigurationError, match=r"^is relative"):
         resolve("a", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [("s3://b/c/", "s3://b/c"), ("s3://b/c", "s3://b/c"), ("c/", "file:///folder/c"), ("/c", "file:///c")],
+)
+def test_folders(path: str, url: str) -> None:
+    """With or without a slash at their end."""
+    assert resolve_folder(path, Path("/folder")) == url
+
+
+@pytest.mark.parametrize("path", ["s3://b/%Y", "s3://b/*/c", "s3://b/", "", "ftp://b/c"])
+def test_no_folder(path: str) -> None:
+    """Times and globs name many, and a whole bucket is too much."""
+    with pytest.raises(ConfigurationError):
+        resolve_folder(path, Path("/folder"))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,9 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         "late": timedelta(hours=72),
         "start": {"start": HourWindow.from_key("2013-01-01-00:00").start},
         "end": None,
+        "staging": "direct",
+        "staging_prefix": None,
+        "staging_ways": None,
         "accepts": (),
         "properties": {},
     }
@@ -61,6 +64,8 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         ),
         pytest.param({"columns": "{at: timestamptz!}"}, "columns", (AT,), id="columns"),
         pytest.param({"key": "[id, at]"}, "key", ("id", "at"), id="key"),
+        pytest.param({"staging": "auto"}, "staging", "auto", id="staging"),
+        pytest.param({"staging_prefix": "s3://b/c/"}, "staging_prefix", "s3://b/c", id="staging prefix"),
         pytest.param({"accepts": "[integer_overflow]"}, "accepts", ("integer_overflow",), id="accepts"),
         pytest.param(
             {"sort": "[id desc, at ASC, size]"},
@@ -219,6 +224,18 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
             {"other_hours": "drop"},
             ["other_hours: 'drop' is not supported; write 'fail' or 'reject'"],
             id="other hours",
+        ),
+        pytest.param(
+            {"staging": "yes", "staging_prefix": "s3://b/%H", "staging_ways": "nowhere.yaml"},
+            [
+                "staging: 'yes' is not supported; write 'direct', 'copy' or 'auto'",
+                "staging_prefix: is no folder; write one without times and globs, such as s3://scratch/flights",
+                (
+                    "staging_ways: names no file; write the path of a YAML file of ways, relative to the folder of "
+                    "lakehouse.yaml"
+                ),
+            ],
+            id="staging",
         ),
         pytest.param(
             {"partition": "[bucket(400, id), bucket(401, at), truncate(401, id)]"},

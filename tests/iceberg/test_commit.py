@@ -5,7 +5,9 @@ from itertools import permutations
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import ManifestEntryStatus
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.update import SetSnapshotRefUpdate
 from pyiceberg.transforms import IdentityTransform
 
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError
@@ -286,3 +288,21 @@ def test_any_name_of_the_hours_column_works(catalog: Catalog, hour: str) -> None
         lake.replace(SealedHour(TEN, f"attempt{ids[0]}", digest(live), seal))
     assert lake.now.table.scan().to_arrow()["id"].to_pylist() == [2, 3]
     assert [file.hour for file in lake.now.live(TEN)] == [TEN.ordinal]
+
+
+def test_what_main_keeps_of_its_own_stays(any_lake: Lake) -> None:
+    """A commit moves the branch, and leaves how long it keeps its snapshots as it is."""
+    any_lake.put(TEN, [1])
+    table = any_lake.now.table
+    said = SetSnapshotRefUpdate(
+        ref_name=MAIN_BRANCH,
+        type=SnapshotRefType.BRANCH,
+        snapshot_id=table.metadata.refs[MAIN_BRANCH].snapshot_id,
+        max_ref_age_ms=None,
+        max_snapshot_age_ms=77,
+        min_snapshots_to_keep=3,
+    )
+    table._do_commit(updates=(said,), requirements=())
+    any_lake.put(TEN, [2])
+    ref = any_lake.now.table.metadata.refs[MAIN_BRANCH]
+    assert (ref.max_snapshot_age_ms, ref.min_snapshots_to_keep) == (77, 3)

@@ -24,6 +24,7 @@ from lakehouse_pipeline.iceberg.manifests import (
     decode_entry,
     digest,
     encode_entry,
+    live_paths,
     manifest_file,
     manifests_of,
     read_entries,
@@ -260,6 +261,18 @@ def test_reading_fills_in_what_is_inherited(lake: Lake) -> None:
         for entry in lake.entries()
     ]
     assert ours == theirs
+
+
+def test_paths_are_read_without_the_rest_of_an_entry(lake: Lake) -> None:
+    """Those of live files, as PyIceberg's reader names them; DELETED ones are left out."""
+    lake.append(events(TEN, [1]), events(ELEVEN, [2]))
+    lake.put(TEN, [3])
+    found = [file for manifest in manifests(lake) for file in live_paths(lake.now.table.io, manifest)]
+    entries = [entry for entry in lake.entries() if entry.status.value != DELETED]
+    files = [entry.data_file for entry in entries]
+    live = [(file.file_path, file.content.value, file.file_size_in_bytes) for file in files]
+    assert len(live) < len(lake.entries())
+    assert found == live
 
 
 @pytest.mark.parametrize(

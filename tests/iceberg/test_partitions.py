@@ -22,7 +22,7 @@ from pyiceberg.types import NestedField, PrimitiveType, StringType, StructType, 
 from lakehouse_pipeline.backfill.close import close_landed, forget, remove_left
 from lakehouse_pipeline.errors import DataError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg import data_files
-from lakehouse_pipeline.iceberg.claims import claim_paths, claims_in, paths_of
+from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
 from lakehouse_pipeline.iceberg.manifests import decode_entry
 from lakehouse_pipeline.iceberg.partitions import Partitions
@@ -195,7 +195,7 @@ def test_names_are_counted_by_bucket_where_keys_have_no_path(catalog: Catalog) -
     lake = Lake.create(catalog, partition=["bucket(4, id)"], properties=properties)
     written = lake.write(TEN, [in_bucket(7, events(TEN, range(40)))], "A")
     assert sorted(file.path.rpartition("-A-")[2] for file in written) == [f"{n}-0.parquet" for n in range(4)]
-    assert lake.stored("_lakehouse") == set()
+    assert {url.rpartition("/")[2] for url in claims(lake)} == {"00007-2-1.json", "00007-4-1.json"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -309,8 +309,11 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["of this version", "of an earlier one"])
 @pytest.mark.parametrize("properties", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_failed_attempts_files_are_removed_by_name(catalog: Catalog, properties: dict[str, str]) -> None:
+def test_a_failed_attempts_files_are_removed_by_name(
+    catalog: Catalog, properties: dict[str, str], *, named: bool
+) -> None:
     """Files of every bucket, partition, number and try go, with the claims that say where; others stay."""
     lake = Lake.create(catalog, TYPES, partition=["region", "bucket(3, id)"], properties=properties)
     lake.replace(sealed_by(lake, ELEVEN, []))
@@ -319,9 +322,10 @@ def test_a_failed_attempts_files_are_removed_by_name(catalog: Catalog, propertie
     before = lake.stored("data") | lake.stored("metadata") | lake.stored("_lakehouse")
     sealed = sealed_by(lake, TEN, [in_bucket(bucket, rows_of(30)) for bucket in (0, 2)])
     lake.write(TEN, [in_bucket(2, rows_of(7))], sealed.attempt)  # a second try of the task, with other rows
-    attempt = attempt_of(sealed).model_copy(update={"buckets": 3})
+    attempt = attempt_of(sealed).model_copy(update={"buckets": 3, "named": named})
     marker = Marker(hour=TEN.key, attempt=attempt, closed=True)
-    assert remove_left(lake.now, marker) > 30
+    assert len(lake.stored("data") - before) > 30
+    assert (remove_left(lake.now, marker) > 30) != named  # of names nobody asks what there is
     forget(lake.now, marker)
     assert lake.stored("data") | lake.stored("metadata") | lake.stored("_lakehouse") == before
 
@@ -334,8 +338,9 @@ def test_files_are_claimed_before_they_are_put(catalog: Catalog, monkeypatch: py
 
     def watched(self: LakehouseFileIO, url: str, *given: Any, **named: Any) -> Any:
         if url.endswith(".parquet"):
-            said = paths_of(claims_in(self, target.claims), 7)
-            assert any(f"/{path}/" in url for path in said)
+            (said,) = claims_in(self, target.claims)
+            assert said.bucket == 7
+            assert any(f"/{path}/" in url for path in said.paths)
             seen.append(url)
         return put(self, url, *given, **named)
 
@@ -361,13 +366,20 @@ def test_nothing_is_put_where_no_claim_could_be(catalog: Catalog, monkeypatch: p
 
 
 def test_a_claim_may_be_made_twice(lake: Lake) -> None:
-    """Another try of the task claims the same, and more."""
+    """Another try of the task claims the same, and more; all is read back, be it told by name or by content."""
     files, folder = lake.now.files, f"{lake.now.location}/claims"
-    for paths in (["a", "b"], ["b", "a"], ["c"]):
-        claim_paths(files, folder, 3, paths)
-    claim_paths(files, folder, 4, ["a"])
-    said = claims_in(files, folder)
-    assert (paths_of(said, 3), paths_of(said, 4)) == ({"a", "b", "c"}, {"a"})
+    claims = [
+        Claim(bucket=3, paths=("a", "b")),
+        Claim(bucket=3, paths=("a",), files=4, tries=2),
+        Claim(bucket=3, files=4, tries=2),
+        Claim(bucket=123456, files=2),
+        Claim(bucket=4, again=True),
+        Claim(fence="f"),
+        Claim(replaces=("x",)),
+    ]
+    for said in (*claims, *claims):
+        claim(files, folder, said)
+    assert sorted(claims_in(files, folder), key=claims.index) == claims
 
 
 @pytest.mark.parametrize("partition", [(), ("bucket(4, id)",)], ids=["hour alone", "more"])

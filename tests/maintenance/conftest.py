@@ -1,5 +1,5 @@
-"""The catalog of a real S3 server, where a test asks for it."""
+"""Catalogs of each kind, where a test asks for one."""
 
-from tests.iceberg.conftest import rest_catalog
+from tests.iceberg.conftest import any_catalog, any_lake, catalog, lake, rest_catalog
 
-__all__ = ["rest_catalog"]
+__all__ = ["any_catalog", "any_lake", "catalog", "lake", "rest_catalog"]

@@ -130,6 +130,24 @@ def test_small_files_become_one(lake: Lake) -> None:
     assert left_over(lake) == set()
 
 
+def test_rejected_rows_stay_those_of_the_run(lake: Lake) -> None:
+    """A compaction keeps them, and so does one after another; the hour's next run drops them."""
+    ledger, files, held = lake.now.ledger, lake.now.files, in_hand(lake, TEN).held
+    before = held.record.committed
+    assert before is not None
+    held.advance(committed=before.model_copy(update={"attempt": "an earlier compaction", "rewritten": True}))
+    rejected = f"{ledger.rejects_url(TEN, before.attempt)}/0.parquet"
+    files.put(rejected, b"bad rows")
+    assert compacted(lake)[TEN].error is None
+    after = in_hand(lake, TEN).held.record.committed
+    assert after is not None
+    assert (after.rewritten, after.rejects) == (True, before.attempt)
+    assert left_over(lake) == set()
+    assert files.head(rejected)
+    put(lake, TEN, [[1]])
+    assert files.head(rejected) is None
+
+
 def test_older_snapshots_are_read_as_before(lake: Lake) -> None:
     """Time travel sees the files that the hour had then."""
     before = lake.now.head

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.settings import read_settings
-from tests.object_store.scripted_s3 import STORED, URL, ScriptedS3
+from tests.object_store.scripted_s3 import STORED, URL, Answer, ScriptedS3
 from tests.object_store.scripted_s3 import body as content
 
 
@@ -73,3 +73,16 @@ def test_a_client_has_the_pool_that_was_asked_for() -> None:
     """As many connections are kept as the property says."""
     connection = read_settings({"s3.endpoint": "http://s3", "s3.region": "r", "s3.max-connections": "200"}).connection
     assert s3_access(connection).client().meta.config.max_pool_connections == 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["2013-01-01T10:00:00.000Z", "2013-01-01T12:00:00+02:00", "Tue, 01 Jan 2013 10:00:00 GMT", "1357034400"],
+    ids=["S3", "offset", "words", "seconds"],
+)
+def test_times_are_read_however_a_store_writes_them(s3: ScriptedS3, said: str) -> None:
+    """One that is not as S3 has it is botocore's to read."""
+    found = f"<Contents><Key>x</Key><Size>1</Size><ETag>e</ETag><LastModified>{said}</LastModified></Contents>"
+    s3.script = [Answer(200, f"<ListBucketResult>{found}</ListBucketResult>".encode())]
+    (item,) = s3.file_io().list_objects("s3://bucket/")
+    assert item.modified == datetime(2013, 1, 1, 10, tzinfo=UTC)

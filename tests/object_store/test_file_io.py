@@ -1,7 +1,9 @@
 """Every verb means the same on local disk and on a real S3 server."""
 
 import contextlib
+import hashlib
 import io
+import os
 import pickle
 import threading
 import uuid
@@ -253,6 +255,26 @@ def test_a_copy_is_the_object(file_io: LakehouseFileIO, root: str) -> None:
     assert (copied.url, copied.size, copied.etag) == (there.url, there.size, there.etag)
 
 
+def test_a_large_copy_is_made_in_parts(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the store, under the same conditions; nothing of an upload stays where it is refused."""
+    monkeypatch.setattr("lakehouse_pipeline.object_store.s3.COPIED_AT_ONCE_BYTES", 1)
+    monkeypatch.setattr("lakehouse_pipeline.object_store.compose.COPIED_PART_BYTES", 6 * 2**20)
+    files, root = LakehouseFileIO(seaweed.s3_properties()), f"s3://plain/{uuid.uuid4().hex}/"
+    body = os.urandom(18 * 2**20)
+    files.put(root + "source", body)
+    before = files.counts()
+    copied = files.copy(root + "source", root + "target", if_absent=True)
+    assert files.counts().bytes_copied - before.bytes_copied == len(body) == copied.size
+    assert files.counts().bytes_sent == before.bytes_sent
+    assert files.get(root + "target").body == body
+    files.put(root + "source", body[::-1])
+    with pytest.raises(PreconditionFailedError):
+        files.copy(root + "source", root + "target", if_absent=True)
+    assert list(files.list_uploads(root)) == []
+    files.copy(root + "source", root + "target")
+    assert files.get(root + "target").body == body[::-1]
+
+
 def test_a_copy_onto_an_object_is_refused_where_asked(file_io: LakehouseFileIO, root: str) -> None:
     """With `if_absent` what stands there stays; without, it is replaced."""
     file_io.put(root + "source", b"new")
@@ -269,6 +291,32 @@ def test_a_copy_of_nothing_is_said(file_io: LakehouseFileIO, root: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         file_io.copy(root + "missing", root + "x")
     assert caught.value.filename == root + "missing"
+
+
+def test_a_copy_of_one_version(file_io: LakehouseFileIO, root: str) -> None:
+    """The version that is named is copied, or none; with its size, the store is not asked for it before."""
+    earlier = file_io.put(root + "source", b"old")
+    assert file_io.copy(root + "source", root + "target", etag=earlier.etag, size=earlier.size).size == 3
+    file_io.put(root + "source", b"new")
+    for size in (None, 3):
+        with pytest.raises(TransientError, match="source is not the version"):
+            file_io.copy(root + "source", root + "target", etag=earlier.etag, size=size)
+    assert file_io.get(root + "target").body == b"old"
+
+
+def test_what_an_etag_is(seaweed: SeaweedServer, file_io: LakehouseFileIO, root: str) -> None:
+    """The MD5 of what S3 took at once; nothing of the kind for parts, and for files."""
+    put = file_io.put(root + "x", b"body")
+    assert file_io.is_md5(root + "x") == (put.etag == hashlib.md5(b"body", usedforsecurity=False).hexdigest())
+    in_parts = LakehouseFileIO(seaweed.s3_properties() | {"s3.multipart.part-size-bytes": str(5 * 2**20)})
+    url = f"s3://plain/{uuid.uuid4().hex}"
+    in_parts.put(url, b"x" * 8 * 2**20)
+    assert not in_parts.is_md5(url)
+
+
+def test_the_region_of_a_disk(tmp_path: Path) -> None:
+    """It has none."""
+    assert LakehouseFileIO({}).region_of(f"file://{tmp_path}/x") is None
 
 
 def test_a_copy_between_stores_is_refused(seaweed: SeaweedServer, tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ VERBS: dict[str, Callable[[LakehouseFileIO], object]] = {
     "uploads": lambda files: list(files.list_uploads(URL)),
     "abort": lambda files: files.abort_upload(URL, "u1"),
     "copy": lambda files: files.copy(URL, URL + "2"),
+    "copy-known": lambda files: files.copy(URL, URL + "2", etag="e1", size=4),
+    "md5": lambda files: files.is_md5(URL),
 }
 
 
@@ -268,6 +270,50 @@ def test_a_copy_survives(s3: ScriptedS3, script: list[Scripted], methods: str) -
     sent = s3.asked[1].headers
     assert (sent["x-amz-copy-source"], sent["x-amz-copy-source-if-match"]) == ("bucket/folder/x", '"e1"')
     assert (sent["if-none-match"], sent["x-amz-metadata-directive"]) == ("*", "REPLACE")
+
+
+def test_a_known_version_is_copied_at_once(s3: ScriptedS3) -> None:
+    """Who has listed an object knows its version: no HEAD, and the store sees to it that it is that one."""
+    s3.script = [COPIED]
+    assert s3.file_io().copy(URL, URL + "2", etag="e1", size=4).size == 4
+    assert s3.methods == ["PUT"]
+    assert s3.asked[0].headers["x-amz-copy-source-if-match"] == '"e1"'
+    s3.script = [REFUSED]
+    with pytest.raises(TransientError, match="is not the version"):
+        s3.file_io().copy(URL, URL + "2", etag="e1", size=4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "region"),
+    [
+        pytest.param(Answer(200, headers={"x-amz-bucket-region": "eu-west-1"}), "eu-west-1", id="told"),
+        pytest.param(Answer(200), None, id="not told"),
+        pytest.param(error(403, "AccessDenied"), None, id="forbidden"),
+        pytest.param(error(404, "NoSuchBucket"), None, id="no bucket"),
+    ],
+)
+def test_the_region_of_a_bucket(s3: ScriptedS3, answer: Answer, region: str | None) -> None:
+    """As far as the store tells it."""
+    s3.script = [answer]
+    assert s3.file_io().region_of(URL) == region
+
+
+@pytest.mark.parametrize(
+    ("etag", "headers", "is_md5"),
+    [
+        pytest.param("0" * 32, {}, True, id="plain"),
+        pytest.param("0" * 32, {"x-amz-server-side-encryption": "AES256"}, True, id="SSE-S3"),
+        pytest.param("0" * 32, {"x-amz-server-side-encryption": "aws:kms"}, False, id="KMS"),
+        pytest.param(
+            "0" * 32, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}, False, id="a key of ours"
+        ),
+        pytest.param("0" * 32 + "-2", {}, False, id="parts"),
+    ],
+)
+def test_whether_an_etag_is_an_md5(s3: ScriptedS3, etag: str, headers: dict[str, str], is_md5: bool) -> None:  # noqa: FBT001
+    """AWS says when."""
+    s3.script = [Answer(200, headers={"ETag": f'"{etag}"', "Content-Length": "4", **headers})]
+    assert s3.file_io().is_md5(URL) is is_md5
 
 
 def test_a_source_that_changed_is_transient(s3: ScriptedS3) -> None:

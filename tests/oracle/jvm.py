@@ -5,7 +5,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +67,23 @@ class Jvm:
         name = f"v{uuid.uuid4().hex[:12]}"
         self._ask({"load": metadata_location, "view": name})
         return name
+
+    def orphans(self, table: str, older_than: datetime, *, io: Mapping[str, str] | None = None) -> set[str]:
+        """Name what `remove_orphan_files` would remove of what is older than a time, by a listing of prefixes.
+
+        Nothing is removed, and no age is refused.
+
+        Args:
+            table: as SQL names it, or, with `io`, its metadata file.
+            older_than: a time, in the future, too.
+            io: properties of the FileIO that reads a table of no catalog.
+
+        Raises:
+            JvmError: it failed.
+        """
+        request = {"orphans_of": table, "older_than": int(older_than.timestamp() * 1000)}
+        ((answer),) = self._ask({**request, "io": io} if io else request)
+        return set(answer["paths"].splitlines())
 
     def delete_equal(
         self,

@@ -1,6 +1,7 @@
 """Runs in the oracle's environment: one Spark session that answers SQL, a line of JSON for each.
 
-Reads `{"conf": …}` first; then `{"sql": …}`, `{"view": …, "load": …}` or `{"delete_from": …}` with what to delete.
+Reads `{"conf": …}` first; then `{"sql": …}`, `{"view": …, "load": …}`, `{"delete_from": …}` with what to delete, or
+`{"orphans_of": …}`.
 Answers `{"rows": […]}` or `{"error": …}`.
 """
 
@@ -35,6 +36,8 @@ def run(session: SparkSession, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Do what a request says and give its rows."""
     if "delete_from" in request:
         return [{"path": delete(session, request)}]
+    if "orphans_of" in request:
+        return [{"paths": orphans(session, request)}]
     if "load" in request:
         session.read.format("iceberg").load(request["load"]).createOrReplaceTempView(request["view"])
         return []
@@ -56,6 +59,34 @@ def delete(session: SparkSession, request: dict[str, Any]) -> str:
         deleted = at_positions(gateway, table, spec, request, target)
     table.newRowDelta().addDeletes(deleted).commit()
     return str(deleted.location())
+
+
+def orphans(session: SparkSession, request: dict[str, Any]) -> str:
+    """Name the files that `remove_orphan_files` would remove, a line for each, and remove none.
+
+    By the action beneath the procedure, which takes any age, where the procedure has none below 24 hours, and a table
+    that is known by its metadata file alone.
+    """
+    gateway: Any = session.sparkContext._gateway
+    iceberg = gateway.jvm.org.apache.iceberg
+    if "io" in request:
+        table = static_table(gateway, request["orphans_of"], request["io"])
+    else:
+        table = iceberg.spark.Spark3Util.loadIcebergTable(session._jsparkSession, request["orphans_of"])
+    collects = gateway.jvm.java.util.stream.Stream.builder()  # a Consumer that needs no class of our own
+    action = iceberg.spark.actions.SparkActions.get(session._jsparkSession).deleteOrphanFiles(table)
+    found = action.usePrefixListing(True).olderThan(request["older_than"]).deleteWith(collects).execute()
+    # In one answer: each element of a Java list that is gone through from here is a call of its own.
+    return str(gateway.jvm.java.lang.String.join("\n", found.orphanFileLocations()))
+
+
+def static_table(gateway: Any, metadata_location: str, properties: dict[str, str]) -> Any:
+    """Load a table from its metadata file, in no catalog."""
+    iceberg, known = gateway.jvm.org.apache.iceberg, gateway.jvm.java.util.HashMap()
+    for key, value in properties.items():
+        known.put(key, value)
+    io = iceberg.CatalogUtil.loadFileIO(properties["io-impl"], known, None)
+    return iceberg.BaseTable(iceberg.StaticTableOperations(metadata_location, io), metadata_location)
 
 
 def equal(gateway: Any, table: Any, spec: Any, request: dict[str, Any], target: tuple[Any, ...]) -> Any:

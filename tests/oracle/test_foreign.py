@@ -3,6 +3,7 @@
 import pytest
 from pyiceberg.catalog import Catalog
 
+from lakehouse_pipeline.iceberg.reachability import reached
 from tests.iceberg.lake import TEN
 from tests.oracle.foreign import SHAPES, rows_of, sql_name
 from tests.oracle.jvm import EQUALITY_DELETES, POSITION_DELETES, Jvm
@@ -20,7 +21,7 @@ DELETES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape(jvm: Jvm, rest_catalog: Catalog, shape: str) -> None:
-    """It is made, the hour has small files enough to compact, and delete files of the expected kinds."""
+    """It is made, has small files enough to compact, and delete files of the expected kinds; we reach all of them."""
     foreign = SHAPES[shape](jvm, rest_catalog)
     name = sql_name(foreign.lake)
     (files,) = jvm.sql(f"SELECT count(*) AS n FROM {name}.data_files WHERE partition.at_hour = {TEN.ordinal}")
@@ -29,3 +30,4 @@ def test_a_shape(jvm: Jvm, rest_catalog: Catalog, shape: str) -> None:
     deletes = jvm.sql(f"SELECT content, count(*) AS n FROM {name}.delete_files GROUP BY content")
     assert {row["content"] for row in deletes} == DELETES.get(shape, set())
     assert rows_of(jvm, foreign.lake) == foreign.rows
+    assert reached(foreign.lake.now.table) == foreign.lake.reached()

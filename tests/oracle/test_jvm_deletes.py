@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from pyiceberg.catalog import Catalog
 
-from tests.iceberg.lake import TEN, Lake
+from lakehouse_pipeline.config.health import HealthSettings
+from lakehouse_pipeline.status.health import health_of_whole
+from lakehouse_pipeline.status.upkeep import measure
+from tests.iceberg.lake import TEN, Lake, spec_of
 from tests.oracle.jvm import EQUALITY_DELETES, POSITION_DELETES, Jvm, JvmError
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(1200)]  # the first test may have to install Spark
@@ -88,6 +91,18 @@ def test_equal_rows_of_the_partition_are_gone(
     assert path.startswith("s3://")
     assert table.left() == [*left, -1]
     assert table.delete_files() == [(EQUALITY_DELETES, [list(TYPES).index(column) + 1 for column in columns])]
+
+
+def test_health_tells_what_readers_have_to_apply(table: Deleting, rest_catalog: Catalog) -> None:
+    """Rows of delete files for each row: two of five are more than a tenth."""
+    lake = Lake(rest_catalog, table.name.removeprefix(f"{table.jvm.catalog}."))
+    spec = spec_of(TYPES, {"table": lake.identifier})
+    assert measure(spec, lake.now, datetime.now(UTC)).delete_ratio == 0
+    table.jvm.delete_equal(table.name, ["id"], [[1], [4]], partition=[TEN.ordinal])
+    found = measure(spec, lake.now, datetime.now(UTC))
+    assert found.delete_ratio == pytest.approx(2 / 5)
+    broken = [each.check for each in health_of_whole(spec, HealthSettings(), found) if not each.passed]
+    assert broken == ["delete_ratio"]
 
 
 def test_rows_that_are_added_later_stay(table: Deleting) -> None:

@@ -163,3 +163,15 @@ def test_freshness_is_watched_only_where_a_spec_asks(project: Project, asked: st
         project.describe({"freshness": asked})
     (spec,) = asset_of(project).specs
     assert spec.freshness_policy == (dg.FreshnessPolicy.time_window(timedelta(hours=hours)) if hours else None)
+
+
+def test_the_choice_of_staging_is_told(events: Project, instance: dg.DagsterInstance) -> None:
+    """Whether the raw objects were copied first, and why; what the key leaves at reading says nothing."""
+    events.describe({"staging": "auto"})
+    materialize(events, instance, HOUR)
+    assert "direct: auto, the objects are in the bucket" in str(
+        materializations(instance)[HOUR].metadata["staging"].value
+    )
+    events.describe({"staging": "direct"})
+    materialize(events, instance, NEXT)
+    assert "staging" not in materializations(instance)[NEXT].metadata

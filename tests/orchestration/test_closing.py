@@ -1,11 +1,15 @@
 """Runs that end without closing their attempts are followed by one that does; no engine starts for it."""
 
+import os
+import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.orchestration.sensors import JOB
 from tests.orchestration.runs import hours_materialized, materialize
 from tests.projects import HOUR, NEXT, Project, row, strays
@@ -74,6 +78,41 @@ def test_what_a_dead_run_has_sealed_is_committed(
     assert len(project.table.table.snapshots()) == 1
     assert hours_materialized(instance) == [HOUR, NEXT]
     assert project.run().step == "skip"
+
+
+def test_what_can_never_be_committed_fails_no_job(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not asked for again and again, either; after `sealed_keep` it is given up."""
+    project.land(HOUR, [row(HOUR, 1)])
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lakehouse_pipeline.backfill.range.commit_hours", die)
+        assert not materialize(project, instance, HOUR).success
+    root = Path(project.table.location.removeprefix("file://"))
+    (data,) = (root / "data").rglob("*.parquet")
+    data.unlink()
+
+    def look() -> bool:
+        context = dg.build_sensor_context(instance=instance)
+        return bool(sensor(project, "leftovers").evaluate_tick(context).run_requests)
+
+    assert look()
+    close(project, instance)
+    record = project.record()
+    assert (record.state, record.outcome and record.outcome.error) == ("sealed", "NeverCommittedError")
+    assert not look()
+    (stored,) = root.glob("_lakehouse/*/hours/*.json")
+    moment = time.time() - (MaintenanceSettings().sealed_keep + timedelta(minutes=1)).total_seconds()
+    os.utime(stored, (moment, moment))
+    assert look()
+    close(project, instance)
+    record = project.record()
+    assert (record.state, record.outcome and record.outcome.kind) == ("idle", "abandoned")
+    assert not look()
 
 
 def test_a_failed_runs_sensor_asks_for_the_job(project: Project, instance: dg.DagsterInstance, killed: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from lakehouse_pipeline.orchestration import assets
 from lakehouse_pipeline.status.drawing import MOST_BYTES
+from lakehouse_pipeline.status.health import OF_WHOLE
 from tests.orchestration.runs import materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, row
 
@@ -97,7 +98,7 @@ def test_the_sensor_looks_as_long_as_anything_changes(landed: Project, instance:
     observed, *evaluated = first.asset_events
     assert observed.metadata["hours_committed"].value == 1
     assert {each.check_name: each.passed for each in evaluated} == dict.fromkeys(
-        ("failed_hours", "stalled_hours", "sealed_for", "throttle_share", "orphan_bytes"), True
+        ("failed_hours", "stalled_hours", "sealed_for", "throttle_share", "orphan_bytes", *OF_WHOLE), True
     )
     assert tick(landed, instance, first.cursor).skip_message == "no hour has changed, and none is open"
     with pytest.raises(ValueError, match="is no JSON"):

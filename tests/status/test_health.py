@@ -244,7 +244,7 @@ def test_an_hour_that_does_not_get_on(project: Project, monkeypatch: pytest.Monk
         assert told.line == "0/1 done · 1 stalled"
         broke = health(project)
         assert broke.exit_code == 1
-        assert "BROKEN  stalled_hours  1, at most 0: 2013-01-01-10:00" in broke.stdout
+        assert "BROKEN  stalled_hours     1, at most 0: 2013-01-01-10:00" in broke.stdout
         project.write("tables/go", "")
         run.join()
     assert told.line.startswith("1/1 done")

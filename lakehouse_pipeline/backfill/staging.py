@@ -1,0 +1,153 @@
+"""Copies of an hour's raw objects, which its ETL reads in their place: made by the store, checked, and removed.
+
+An attempt's copies lie in a folder of its own, which its record and its marker name, so that whoever closes it finds
+exactly them. They are not handed on from attempt to attempt: a copy costs a request, and to tell whether one is whole
+and still of the listed version would cost as much. Whether there are any is decided in `staging_choice`.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from lakehouse_pipeline.errors import ConfigurationError, TransientError
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.objects import ObjectInfo
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
+from lakehouse_pipeline.sources.listing import SourceObject
+from lakehouse_pipeline.sources.stores import listed
+
+COPIES_AT_ONCE = 16
+_NAME_KEPT = 80  # characters of an object's name in that of its copy, for people
+
+logger = logging.getLogger(__name__)
+
+_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of what was put at once; parts have a hyphen in theirs, files too
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Where an object is read in the place of its own.
+
+    Attributes:
+        url: of the copy.
+        etag: of the copy.
+        of: the ETag of the object as it was listed.
+    """
+
+    url: str
+    etag: str
+    of: str
+
+
+class StagedFiles(LakehouseFileIO):
+    """The store of the sources, in which objects that were copied are read from their copies.
+
+    Whoever reads goes on naming the objects: so do messages, rejects and `_file`.
+    """
+
+    def __init__(self, properties: Mapping[str, Any], copies: Mapping[str, Copy]) -> None:
+        """Take the store's properties, and the copies by the URLs of their objects."""
+        super().__init__(properties)
+        self._copies = copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Take the copies along."""
+        return {**super().__getstate__(), "copies": self._copies}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin anew in another process."""
+        super().__setstate__(state)
+        self._copies = state["copies"]
+
+    def open_read(self, url: str, *, etag: str | None = None, size: int | None = None) -> BinaryIO:
+        """Open an object, or its copy."""
+        copy = self._copies.get(url)
+        if copy is None or etag not in (None, copy.of):
+            return super().open_read(url, etag=etag, size=size)
+        return super().open_read(copy.url, etag=copy.etag, size=size)
+
+
+def stage(
+    files: LakehouseFileIO, objects: Sequence[SourceObject], folder: str, copied: Callable[[], object]
+) -> StagedFiles:
+    """Copy objects as they were listed, by the store, and give what reads the copies.
+
+    Args:
+        files: the store of the sources.
+        objects: as they were listed.
+        folder: of the attempt; nothing else is in it.
+        copied: called after each copy, in its thread; raises where the hour is to end.
+
+    Raises:
+        TransientError: an object is another version by now, or is gone; or a copy is not what was copied.
+        ConfigurationError: the store refuses it.
+    """
+
+    def copy(numbered: tuple[int, SourceObject]) -> ObjectInfo:
+        place, source = numbered
+        name = source.url.rpartition("/")[2][-_NAME_KEPT:]
+        with listed(source.url):
+            info = files.copy(source.url, f"{folder}/{place:05d}-{name}", etag=source.etag, size=source.size)
+        copied()
+        return info
+
+    made = side_by_side(copy, enumerate(objects), COPIES_AT_ONCE)
+    _check(files, objects, made, folder)
+    copies = {source.url: Copy(info.url, info.etag, source.etag) for source, info in zip(objects, made, strict=True)}
+    return StagedFiles(files.properties, copies)
+
+
+def staged_in(files: LakehouseFileIO, folder: str) -> list[ObjectInfo]:
+    """List an attempt's copies.
+
+    Raises:
+        TransientError: the store did not answer.
+    """
+    try:
+        return list(files.list_objects(f"{folder}/"))
+    except FileNotFoundError:  # the bucket is gone
+        return []
+
+
+def remove_staged(files: LakehouseFileIO, folder: str) -> int:
+    """Remove an attempt's copies, and what was on its way to become one; gives how much was there.
+
+    Raises:
+        TransientError: the store did not answer; what is left is left.
+    """
+    found = staged_in(files, folder)
+    files.delete_objects(item.url for item in found)
+    aborted = 0
+    try:
+        for upload in files.list_uploads(f"{folder}/"):
+            files.abort_upload(upload.url, upload.upload)
+            aborted += 1
+    except FileNotFoundError:
+        return 0
+    except ConfigurationError as error:  # a right of its own, which copies of up to 5 GiB do not need
+        logger.warning("open uploads below %s cannot be listed, and stay: %s", folder, error)
+    return len(found) + aborted
+
+
+def _check(files: LakehouseFileIO, objects: Sequence[SourceObject], made: Sequence[ObjectInfo], folder: str) -> None:
+    """Hold what is there against what was copied: sizes, and the MD5 where the store tells it."""
+    there = {item.url: item for item in staged_in(files, folder)}
+    for source, copy in zip(objects, made, strict=True):
+        info = there.get(copy.url)
+        if info is None or (info.size, info.etag) != (source.size, copy.etag):
+            said = f"{info.size} bytes, ETag {info.etag}" if info else "missing"
+            raise TransientError(
+                f"{copy.url}, the copy of {source.url}, is {said} in place of {source.size} bytes, ETag {copy.etag}: "
+                "run the hour again"
+            )
+        if source.etag != copy.etag and _MD5.fullmatch(source.etag) and _MD5.fullmatch(copy.etag):
+            _check_md5(files, source, copy)
+
+
+def _check_md5(files: LakehouseFileIO, source: SourceObject, copy: ObjectInfo) -> None:
+    """Refuse a copy with another MD5; with KMS, or a key of ours, an ETag is none."""
+    with listed(source.url):
+        if files.is_md5(source.url) and files.is_md5(copy.url):
+            raise TransientError(f"{copy.url} has not the bytes of {source.url}: {copy.etag}, not {source.etag}")
