@@ -17,7 +17,7 @@ from itertools import count
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.table import Table
-from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, AssertTableUUID, SetSnapshotRefUpdate
 
 from lakehouse_pipeline import events
@@ -164,6 +164,28 @@ def regroup_manifests(
     return None
 
 
+def _new_branch(snapshot_id: int) -> SnapshotRef:
+    return SnapshotRef(
+        snapshot_id=snapshot_id,
+        snapshot_ref_type=SnapshotRefType.BRANCH,
+        min_snapshots_to_keep=None,
+        max_snapshot_age_ms=None,
+        max_ref_age_ms=None,
+    )
+
+
+def set_ref(name: str, ref: SnapshotRef, snapshot_id: int) -> SetSnapshotRefUpdate:
+    """Give the update that puts a branch or tag onto a snapshot and keeps its retention: what is not said is lost."""
+    return SetSnapshotRefUpdate(
+        ref_name=name,
+        type=ref.snapshot_ref_type,
+        snapshot_id=snapshot_id,
+        max_ref_age_ms=ref.max_ref_age_ms,
+        max_snapshot_age_ms=ref.max_snapshot_age_ms,
+        min_snapshots_to_keep=ref.min_snapshots_to_keep,
+    )
+
+
 def batch_name(batch: str, place: int) -> str:
     """Name one of the commits that a holder of an attempt builds, counted from 0."""
     return f"{batch}-{place}"
@@ -228,18 +250,9 @@ class _CommitLoop:
     def _send(self, table: Table, built: Built) -> None:
         self.tries += 1
         events.emit("commit.sent", self.identifier, snapshot_id=built.snapshot.snapshot_id, base=built.base)
-        main = table.metadata.refs.get(MAIN_BRANCH)
-        updates = (
-            AddSnapshotUpdate(snapshot=built.snapshot),
-            SetSnapshotRefUpdate(
-                ref_name=MAIN_BRANCH,
-                type=SnapshotRefType.BRANCH,
-                snapshot_id=built.snapshot.snapshot_id,
-                max_ref_age_ms=main.max_ref_age_ms if main else None,
-                max_snapshot_age_ms=main.max_snapshot_age_ms if main else None,  # else a commit would take it away
-                min_snapshots_to_keep=main.min_snapshots_to_keep if main else None,
-            ),
-        )
+        snapshot_id = built.snapshot.snapshot_id
+        main = table.metadata.refs.get(MAIN_BRANCH) or _new_branch(snapshot_id)
+        updates = (AddSnapshotUpdate(snapshot=built.snapshot), set_ref(MAIN_BRANCH, main, snapshot_id))
         requirements = (
             AssertTableUUID(uuid=table.metadata.table_uuid),
             AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=built.base),

@@ -28,7 +28,6 @@ from pyiceberg.table.update import (
     RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     RemoveStatisticsUpdate,
-    SetSnapshotRefUpdate,
     TableRequirement,
     TableUpdate,
 )
@@ -41,7 +40,7 @@ from lakehouse_pipeline.errors import (
     SafetyError,
     TransientError,
 )
-from lakehouse_pipeline.iceberg.commit import COMMIT_RETRIES, RivalsWonError, batch_name, load
+from lakehouse_pipeline.iceberg.commit import COMMIT_RETRIES, RivalsWonError, batch_name, load, set_ref
 from lakehouse_pipeline.iceberg.history import History, RefSeen
 from lakehouse_pipeline.iceberg.replacement import Built, build_fence, remove_own
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
@@ -430,17 +429,6 @@ def _additions(table: Table, refs: Sequence[DroppedRef], fence: Built) -> Iterat
         if table.metadata.snapshot_by_id(snapshot.snapshot_id) is None:
             yield AddSnapshotUpdate(snapshot=snapshot.model_copy(update={"parent_snapshot_id": None}))
     for each in refs:
-        yield _set_ref(each.name, each.ref, each.ref.snapshot_id)
+        yield set_ref(each.name, each.ref, each.ref.snapshot_id)
     yield AddSnapshotUpdate(snapshot=fence.snapshot)
-    yield _set_ref(MAIN_BRANCH, table.metadata.refs[MAIN_BRANCH], fence.snapshot.snapshot_id)
-
-
-def _set_ref(name: str, ref: SnapshotRef, snapshot_id: int) -> SetSnapshotRefUpdate:
-    return SetSnapshotRefUpdate(
-        ref_name=name,
-        type=ref.snapshot_ref_type,
-        snapshot_id=snapshot_id,
-        max_ref_age_ms=ref.max_ref_age_ms,
-        max_snapshot_age_ms=ref.max_snapshot_age_ms,
-        min_snapshots_to_keep=ref.min_snapshots_to_keep,
-    )
+    yield set_ref(MAIN_BRANCH, table.metadata.refs[MAIN_BRANCH], fence.snapshot.snapshot_id)

@@ -3,7 +3,7 @@
 import gzip
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
@@ -17,7 +17,7 @@ from lakehouse_pipeline.object_store.places import Aliases
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 TABLES_AT_ONCE = 8
-COLLECTS_GARBAGE = "gc.enabled"
+GC_ENABLED = "gc.enabled"
 _HEAD_BYTES = 64 * 1024  # metadata say at their beginning whose they are; some list a year of snapshots behind it
 _UUID = re.compile(rb'"table-uuid"\s*:\s*"([^"]+)"')
 
@@ -38,17 +38,22 @@ def visible_fields(table: Table) -> frozenset[str]:
     return frozenset(name for name in names if name.startswith(("_", ".")))
 
 
+def collects_garbage(properties: Mapping[str, str]) -> bool:
+    """Tell whether a table's properties let its files be removed; whatever is not plainly so does not."""
+    return properties.get(GC_ENABLED, "true").strip().lower() == "true"
+
+
 def check_collects(table: Table) -> None:
     """Hold a table against its own word that its files may be removed.
 
     Raises:
         SafetyError: `gc.enabled` is false: some of its files may be another table's.
     """
-    said = table.metadata.properties.get(COLLECTS_GARBAGE, "true")
-    if said.strip().lower() != "true":
+    properties = table.metadata.properties
+    if not collects_garbage(properties):
         raise SafetyError(
-            f"{'.'.join(table.name())} has {COLLECTS_GARBAGE}={said}: other tables may use its files. Nothing is "
-            "removed; set the property to true if that is no longer so"
+            f"{'.'.join(table.name())} has {GC_ENABLED}={properties[GC_ENABLED]}: other tables may use its files. "
+            "Nothing is removed; set the property to true if that is no longer so"
         )
 
 

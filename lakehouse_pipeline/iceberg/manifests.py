@@ -418,7 +418,7 @@ class OpenManifest:
 
     def __init__(self, kind: ManifestKind, codec: AvroCompressionCodec, block_bytes: int = BLOCK_BYTES) -> None:
         """Begin with its header; entries go together into blocks of so many bytes, before they are compressed."""
-        self._kind, self._body, self._sums = kind, io.BytesIO(), _Sums(kind.spec, kind.schema)
+        self._kind, self._body, self._sums = kind, io.BytesIO(), ManifestSums(kind.spec, kind.schema)
         self._writer = Writer(self._body, kind.avro, codec, metadata=dict(kind.header))
         self._block, self._block_bytes = _Block(), block_bytes
 
@@ -485,27 +485,11 @@ def listed_anew(manifest: ManifestFile, snapshot_id: int) -> ManifestFile:
     )
 
 
-def manifest_file(
-    path: str,
-    length: int,
-    entries: Iterable[Entry],
-    *,
-    spec: PartitionSpec,
-    schema: Schema,
-    content: ManifestContent,
-    snapshot_id: int | None,
-) -> ManifestFile:
-    """Sum a manifest's entries up into its line of the manifest list."""
-    sums = _Sums(spec, schema)
-    for entry in entries:
-        sums.add(entry)
-    return sums.line(path, length, content, snapshot_id)
-
-
-class _Sums:
+class ManifestSums:
     """What the manifest list says of the entries of a manifest."""
 
     def __init__(self, spec: PartitionSpec, schema: Schema) -> None:
+        """Begin without entries."""
         self._spec_id = spec.spec_id
         self._names = [avro_name(part) for part in spec.fields]
         self._partitions = [_statistics(field.field_type) for field in partition_type(spec, schema).fields]
@@ -513,6 +497,7 @@ class _Sums:
         self._least: int | None = None
 
     def add(self, entry: Entry) -> None:
+        """Count an entry."""
         status, data_file = entry["status"], entry["data_file"]
         self._files[status] += 1
         self._rows[status] += data_file["record_count"]
@@ -523,6 +508,7 @@ class _Sums:
             self._least = number
 
     def line(self, path: str, length: int, content: ManifestContent, snapshot_id: int | None) -> ManifestFile:
+        """Give the manifest's line of the list."""
         return ManifestFile.from_args(
             manifest_path=path,
             manifest_length=length,

@@ -13,7 +13,7 @@ from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrder
-from pyiceberg.transforms import HourTransform, IdentityTransform, parse_transform
+from pyiceberg.transforms import IdentityTransform, parse_transform
 
 from lakehouse_pipeline.config.table import SortField as SpecSortField
 from lakehouse_pipeline.config.table import TableSpec
@@ -159,11 +159,6 @@ def partition_name(transform: str, column: str, taken: Iterable[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def has_hour(spec: PartitionSpec, source_id: int) -> bool:
-    """Tell whether a partition spec keeps the hours of a column apart."""
-    return any(isinstance(field.transform, HourTransform) and field.source_id == source_id for field in spec.fields)
 
 
 def sort_order_of(schema: Schema, spec: TableSpec) -> SortOrder:

@@ -182,6 +182,7 @@ class Audit:
         """Begin; nothing is read yet."""
         self._files, self._database = self.table.files, self.reached.database
         self._folders = folders_of(self.table.table, self.rules.aliases)
+        self._roots = [self.rules.aliases.split(f"{folder}/") for folder in self._folders]
         self._visible = visible_fields(self.table.table)
         self._attempts: Collection[str] = ()
         self._database.executescript(_TABLES)
@@ -197,7 +198,7 @@ class Audit:
         if self.rules.listed:
             read_list(self._files, self.rules.listed, self._listed)
         for folder in () if self.rules.listed else self._folders:
-            list_side_by_side(self._files, folder, self._listed, self._is_hidden)
+            list_side_by_side(self._files, folder, self._listed, lambda level: not self._is_seen(level))
         uploads = [each for folder in self._folders for each in self._files.list_uploads(f"{folder}/")]
         self._attempts = self._at_work()
         after = self.reached.collect(self._loaded().table)
@@ -266,16 +267,24 @@ class Audit:
     def _is_at_work(self, url: str) -> bool:
         return any(found in self._attempts for found in _ATTEMPT.findall(url))
 
-    def _is_inside(self, url: str) -> bool:
-        return any(self.rules.aliases.contains(folder, url) for folder in self._folders)
+    def _below(self, place: str, path: str) -> str | None:
+        """Give a path as it goes on below the folder that it is in; None where it is in none."""
+        for root, folder in self._roots:
+            if root == place and path.startswith(folder):
+                return path[len(folder) :]
+        return None
 
-    def _is_hidden(self, url: str) -> bool:
+    def _is_hidden(self, below: str) -> bool:
         """Tell whether a name below the table's folders says that it is none of the table's, as Iceberg has it."""
-        folder = next((each for each in self._folders if url.startswith(f"{each}/")), "")
         return any(
             name.startswith(("_", ".")) and not ("=" in name and name.partition("=")[0] in self._visible)
-            for name in url.removeprefix(folder).split("/")
+            for name in below.split("/")
         )
+
+    def _is_seen(self, url: str) -> bool:
+        """Tell whether something is where the table's files are, and not hidden."""
+        below = self._below(*self.rules.aliases.split(url))
+        return below is not None and not self._is_hidden(below)
 
     def _listed(self, objects: Sequence[ObjectInfo]) -> None:
         split = self.rules.aliases.split
@@ -283,7 +292,7 @@ class Audit:
             (*split(each.url), each.url, each.size, each.modified.timestamp())
             for each in objects
             # What ends in a slash stands for a folder; a list may be of a whole bucket.
-            if not each.url.endswith("/") and self._is_inside(each.url) and not self._is_hidden(each.url)
+            if not each.url.endswith("/") and self._is_seen(each.url)
         ]
         with self.reached.lock:
             self._database.execute("BEGIN")
@@ -315,8 +324,7 @@ class Audit:
             "INTERSECT SELECT path FROM reached WHERE round = ? INTERSECT SELECT path FROM reached WHERE round = ?",
             (before, after),
         )
-        inside = (path for (path,) in rows if self._is_inside(path) and not self._is_hidden(path))
-        unlisted = (path for path in inside if not path.endswith(METADATA_FILE))
+        unlisted = (path for (path,) in rows if self._is_seen(path) and not path.endswith(METADATA_FILE))
         count, missing = 0, list[str]()
         while some := list(islice(unlisted, ASKED_TOGETHER)):
             if self.rules.listed:  # what is younger than the list is there

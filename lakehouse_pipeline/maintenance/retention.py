@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
+from lakehouse_pipeline.iceberg.folders import GC_ENABLED, collects_garbage
 from lakehouse_pipeline.iceberg.history import MAIN, History, RefSeen, SnapshotSeen
 
 MAX_AGE = "history.expire.max-snapshot-age-ms"
 MIN_SNAPSHOTS = "history.expire.min-snapshots-to-keep"
 MAX_REF_AGE = "history.expire.max-ref-age-ms"
-GC = "gc.enabled"
 
 ICEBERGS_AGE = timedelta(days=5)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -47,10 +47,10 @@ class Rules:
             SafetyError: the table's files may belong to others as well.
             ConfigurationError: a property is no number.
         """
-        if properties.get(GC, "true").strip().lower() != "true":
+        if not collects_garbage(properties):
             raise SafetyError(
-                f"{GC} is {properties[GC]}: the table's files may belong to other tables as well, so that nothing "
-                "of it is expired"
+                f"{GC_ENABLED} is {properties[GC_ENABLED]}: the table's files may belong to other tables as well, so "
+                "that nothing of it is expired"
             )
         oldest, least = _number(properties, MAX_AGE), _number(properties, MIN_SNAPSHOTS)
         return cls(

@@ -78,7 +78,6 @@ class Client:
 NO_RETRIES = Client("no retries", tries=1)
 # apache/iceberg S3FileIOProperties: 5 retries, EqualJitter of 2 to 20 s on throttles, which cost no token.
 S3_FILE_IO = Client("Iceberg S3FileIO", tries=6, min_wait_s=2.0, max_wait_s=20.0, equal_jitter=True)
-S3_FILE_IO_32 = replace(S3_FILE_IO, name="Iceberg S3FileIO, 32 retries", tries=33)
 # botocore retryhandler.py: random * 2^(n-1) s, without a quota; the bound is its fourth wait.
 BOTOCORE_LEGACY = Client("botocore legacy", tries=5, min_wait_s=1.0, max_wait_s=8.0)
 # botocore retries/standard.py and quota.py: 3 attempts, 500 tokens, 5 a retry.

@@ -20,12 +20,12 @@ from lakehouse_pipeline.iceberg.manifests import (
     ADDED,
     DELETED,
     EXISTING,
+    ManifestSums,
     codec_of,
     decode_entry,
     digest,
     encode_entry,
     live_paths,
-    manifest_file,
     manifests_of,
     read_entries,
 )
@@ -206,7 +206,10 @@ def entry(status: int, *, rows: int = 1, sequence: int | None = None, **partitio
 
 def summed(spec: PartitionSpec, *entries: dict[str, Any]) -> ManifestFile:
     """Sum entries up."""
-    return manifest_file("x.avro", 7, entries, spec=spec, schema=SCHEMA, content=ManifestContent.DELETES, snapshot_id=5)
+    sums = ManifestSums(spec, SCHEMA)
+    for each in entries:
+        sums.add(each)
+    return sums.line("x.avro", 7, ManifestContent.DELETES, 5)
 
 
 def test_sums_of_specs_with_more_fields() -> None:
