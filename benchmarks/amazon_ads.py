@@ -45,7 +45,7 @@ class Setting:
     split_s: float
     in_flight: int
 
-    def backfill(self, requests_per_file: int = REQUESTS_PER_FILE) -> Backfill:
+    def backfill(self, requests_per_file: int = REQUESTS_PER_FILE, stagger_s: float = 0.0) -> Backfill:
         """Give the article's backfill."""
         file_s = REQUESTS_PER_FILE / WRITES_PER_S  # seconds between two files of a job, however many requests they need
         job = Job(
@@ -57,7 +57,7 @@ class Setting:
             writes_per_s=requests_per_file / file_s,
             writers=self.writers,
         )
-        return Backfill(JOBS, self.in_flight, job, operator_delay_s=OPERATOR_DELAY_S)
+        return Backfill(JOBS, self.in_flight, job, stagger_s=stagger_s, operator_delay_s=OPERATOR_DELAY_S)
 
     def client(self) -> Client:
         """Give Iceberg's S3FileIO with these tries."""
@@ -87,17 +87,19 @@ class Column:
     client: Client
     layout: Layout
     requests_per_file: int = REQUESTS_PER_FILE
+    stagger_s: float = 0.0
 
 
 RUN_1 = Column("run 1: base-64", FROZEN.client(), BASE_64)
 RUN_2 = Column("run 2: base-2", FROZEN.client(), BASE_2)
-OURS_3 = Column("our client, base-2", OURS, BASE_2)
+OURS_3 = Column("our client, base-2", OURS, BASE_2, stagger_s=JOB_S)
 COLUMNS = (
     RUN_1,
     RUN_2,
     OURS_3,
-    Column("ours, a process a job", OURS_PACED, BASE_2),
-    Column("ours, one PUT a file", OURS, BASE_2, 1),
+    Column("ours, begun at once", OURS, BASE_2),
+    Column("ours, a process a job", OURS_PACED, BASE_2, stagger_s=JOB_S),
+    Column("ours, one PUT a file", OURS, BASE_2, 1, JOB_S),
 )
 
 FIGURES: Mapping[str, Callable[[Simulation], float]] = {
@@ -148,7 +150,7 @@ def run(asked: tuple[Setting, Column, int]) -> tuple[Simulation, float]:
     """Simulate one column with one seed; gives the seconds, too."""
     setting, column, seed = asked
     began = time.perf_counter()
-    backfill = setting.backfill(column.requests_per_file)
+    backfill = setting.backfill(column.requests_per_file, column.stagger_s)
     found = simulate(backfill, column.client, column.layout, setting.scaling(), seed)
     return found, time.perf_counter() - began
 

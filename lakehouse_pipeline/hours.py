@@ -104,6 +104,10 @@ class HourRange(Sequence[HourWindow]):
         """Go through the hours in time order."""
         return (HourWindow.from_ordinal(n) for n in range(self.first.ordinal, self.last.ordinal + 1))
 
+    def __contains__(self, hour: object) -> bool:
+        """Tell whether an hour is one of them, without going through them."""
+        return isinstance(hour, HourWindow) and self.first <= hour <= self.last
+
     def __str__(self) -> str:
         """Say the range as people read it."""
         return f"{len(self)} hour{'s' if len(self) > 1 else ''}: {self.first} to {self.last} UTC"

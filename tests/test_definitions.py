@@ -8,7 +8,7 @@ import pytest
 
 from tests.projects import Project
 
-BESIDE = ("health", "compaction", "sweep", "expiry", "manifests", "purge")
+BESIDE = ("health", "plan", "compaction", "sweep", "expiry", "manifests", "purge")
 ASSETS = ["events", *(f"events_{name}" for name in BESIDE)]
 
 

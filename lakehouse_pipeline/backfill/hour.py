@@ -36,7 +36,7 @@ from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.preflight import check_tasks
 from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.tasks import NO_JOBS, Running, ended_with
-from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
 from lakehouse_pipeline.iceberg.manifests import digest
@@ -270,6 +270,7 @@ class SealedHourRun:
         offered: the attempt that another run may commit.
         staging: whether its objects are copied first, and why.
         copies: of objects, so far.
+        lost: set once another run has the hour.
     """
 
     bench: Bench
@@ -287,6 +288,7 @@ class SealedHourRun:
     offered: str = ""
     staging: StagingChoice = DIRECT
     copies: int = 0
+    lost: threading.Event = field(default_factory=threading.Event)
 
     def skip(self) -> HourResult:
         """Leave the hour as it is; somebody else may be at work on it, forced to."""
@@ -340,7 +342,7 @@ class SealedHourRun:
 
     def run(self) -> "SealedHourRun":
         """Open an attempt, write it and seal it."""
-        inputs, attempt_id = self.plan.inputs, new_attempt_id()
+        inputs = self.plan.inputs
         self._choose_staging()
         # `missing: empty`: an hour without objects is an hour without rows, and needs no engine.
         session = self.bench.session() if inputs.source else None
@@ -351,6 +353,7 @@ class SealedHourRun:
             ):  # tasks read it, with what may be another principal
                 objects.append((self.bench.warehouse.files, inputs.source[0].url))
             check_tasks(session, self.table.location, objects)
+        attempt_id = new_attempt_id()  # not before the session: its time is when the hour's own work begins
         attempt = Attempt(
             id=attempt_id,
             run_id=self.bench.run_id,
@@ -371,10 +374,13 @@ class SealedHourRun:
             with (
                 self.halt.ending(tasks) as jobs,
                 (pulse := self._pulse(attempt, jobs)).watched(),
-                self.hand.renewing(lambda: self.stages.now, jobs.interrupt, lambda: pulse.idle),
+                self.hand.renewing(lambda: self.stages.now, lambda: self._lost(jobs), lambda: pulse.idle),
             ):
-                self._close_earlier(superseded)
-                seal = self._write(session, attempt) if session else self._empty(attempt)
+                try:  # before what an earlier attempt has copied is removed
+                    sources = self._sources(attempt, superseded)
+                finally:
+                    self._close_earlier(superseded)
+                seal = self._write(session, attempt, sources) if session else self._empty(attempt)
                 sent = self.counter.snapshot() + self.of_tasks
                 told = {"at": datetime.now(UTC), "requests": sent.requests, "throttles": sent.throttles}
                 self.hand.seal(seal.model_copy(update=told))
@@ -383,6 +389,11 @@ class SealedHourRun:
             self.hand.close(error)
             raise
         return self._waiting()
+
+    def _lost(self, jobs: Running) -> None:
+        """End what is done for an hour that another run has: the engine's jobs, and copies."""
+        self.lost.set()
+        jobs.interrupt()
 
     def _pulse(self, attempt: Attempt, jobs: Running) -> Pulse:
         """Look whether the attempt gets on while it is written."""
@@ -403,7 +414,7 @@ class SealedHourRun:
     def _staging_folder(self, attempt: str) -> str:
         return self.table.ledger.staging_url(self.plan.hour, attempt, self.bench.spec.staging_prefix)
 
-    def _sources(self, attempt: Attempt) -> LakehouseFileIO:
+    def _sources(self, attempt: Attempt, earlier: Attempt | None) -> LakehouseFileIO:
         """Give the store that the ETL reads: where objects are copied first, with their copies in it."""
         files = self.bench.warehouse.files
         if not attempt.staging:
@@ -413,9 +424,12 @@ class SealedHourRun:
             self.copies += 1
             events.emit("object.copied", self.bench.spec.table, self.plan.hour.key, attempt.id)
             self.halt.check()
+            if self.lost.is_set():
+                raise CommitConflictError(f"another run took {self.plan.hour} while its objects were copied")
 
         with self.stages.timed("stage"):
-            return stage(files, self.plan.inputs.source, attempt.staging, copied)
+            made = earlier.staging if earlier else ""
+            return stage(files, self.plan.inputs.source, attempt.staging, copied, made)
 
     def _remove_copies(self, attempt: Attempt) -> None:
         """Remove what nobody reads after the seal: the commit may be days away. What stays is left to the closing."""
@@ -443,11 +457,10 @@ class SealedHourRun:
     def _empty(self, attempt: Attempt) -> Seal:
         return self.table.seal(attempt.id, (), rows_read=0, rejected=0, left=0)
 
-    def _write(self, session: SparkSession, attempt: Attempt) -> Seal:
+    def _write(self, session: SparkSession, attempt: Attempt, sources: LakehouseFileIO) -> Seal:
         table, plan, spec = self.table, self.plan, self.bench.spec
         aside = Aside(table.files, table.ledger.rejects_url(plan.hour, attempt.id))
         target = table.target(plan.hour, attempt.id, spec.file_size)
-        sources = self._sources(attempt)
         with self.stages.timed("etl"):
             etl = run_etl(
                 session,

@@ -7,7 +7,7 @@ table still holds that commit's files.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,10 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.sources.listing import SourceObject, fingerprint, list_objects_of
+
+LISTINGS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,25 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
                 "or write `missing: empty` there if the view is then empty"
             )
     return HourInputs(source, joins)
+
+
+def list_inputs(spec: TableSpec, files: LakehouseFileIO, hours: Sequence[HourWindow]) -> dict[HourWindow, HourInputs]:
+    """List what many hours read, each path once; what is missing is simply not there.
+
+    Raises:
+        ConfigurationError: there is no such bucket.
+        TransientError: the store cannot be reached.
+    """
+    raw = (spec.source, *spec.join)
+    patterns = list(dict.fromkeys(render(each.path, hour) for each in raw for hour in hours))
+    found = side_by_side(lambda pattern: list_objects_of(files, pattern), patterns, LISTINGS_AT_ONCE)
+    listed = dict(zip(patterns, found, strict=True))
+    return {
+        hour: HourInputs(
+            listed[render(spec.source.path, hour)], {join.name: listed[render(join.path, hour)] for join in spec.join}
+        )
+        for hour in hours
+    }
 
 
 def plan_hour(

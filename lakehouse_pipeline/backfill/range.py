@@ -7,7 +7,6 @@ Hours in flight cost little memory: the engine runs as many tasks at a time as i
 """
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -32,7 +31,6 @@ ENDS_WITHIN_S = 20.0  # workers that are to end; one that waits for a store that
 LOOK_EVERY_S = 0.5  # at deadlines, and at how long hours wait for their commit
 COMMITTER = "committer"  # the turn to commit
 ROUNDS = 10  # of commits in one turn, as long as other runs offer more
-MOST_AT_ONCE = 4  # hours in flight where nobody says: beyond that they wait for the same cores
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +53,7 @@ def run_range(
     *,
     apart: Callable[[], SparkSession],
     force: bool = False,
+    apart_s: float = 0.0,
 ) -> None:
     """Bring hours to the state that their objects and their spec describe; those that fail are left as they are.
 
@@ -65,17 +64,17 @@ def run_range(
         heard: told in this thread how each hour ended, once, as soon as it has.
         apart: makes another session, with views of its own.
         force: run the ETL of hours that are unchanged, too.
+        apart_s: seconds between the begins of the first hours, so that they do not all write at once.
 
     Raises:
         BaseException: what interrupted this thread. Attempts are then closed or sealed, as far as the store answers.
     """
-    _Range(bench, settings, heard, apart, force, deque(hours)).run()
+    _Range(bench, settings, heard, apart, force, apart_s, deque(hours)).run()
 
 
 def hours_in_flight(settings: BackfillSettings, hours: int) -> int:
-    """Give how many hours are worked on at once: what somebody has set, or what this machine's cores make useful."""
-    most = min(MOST_AT_ONCE, os.cpu_count() or 1) if settings.hours_in_flight == "auto" else settings.hours_in_flight
-    return max(1, min(most, hours))
+    """Give how many hours are worked on at once, of so many."""
+    return max(1, min(settings.most_in_flight, hours))
 
 
 @dataclass
@@ -103,6 +102,7 @@ class _Range:
     """A range on its way.
 
     Attributes:
+        apart_s: seconds between the begins of the first hours.
         waiting: hours that nobody has begun.
         at_work: workers that have an hour.
         sealed: hours that wait for their commit.
@@ -110,6 +110,7 @@ class _Range:
         offered: sealed hours that another run commits.
         looked_at: when it was looked at what became of those.
         ended: what workers give back.
+        places: benches that have had no hour yet, and the moment from which on each may have one.
     """
 
     bench: Bench
@@ -117,6 +118,7 @@ class _Range:
     heard: Heard
     apart: Callable[[], SparkSession]
     force: bool
+    apart_s: float
     waiting: deque[HourWindow]
     at_work: list[_Worker] = field(default_factory=list)
     sealed: list[SealedHourRun] = field(default_factory=list)
@@ -124,14 +126,19 @@ class _Range:
     offered: list[SealedHourRun] = field(default_factory=list)
     looked_at: float = 0.0
     ended: "queue.SimpleQueue[tuple[_Worker, _Ended]]" = field(default_factory=queue.SimpleQueue)
+    places: deque[tuple[float, Bench]] = field(default_factory=deque)
 
     def run(self) -> None:
         """Run to the end, or until this thread is interrupted."""
         try:
+            began = time.monotonic()
             for place in range(hours_in_flight(self.settings, len(self.waiting))):
-                self._begin(self.bench if place == 0 else replace(self.bench, session=_once(self.apart)))
+                bench = self.bench if place == 0 else replace(self.bench, session=_once(self.apart))
+                self.places.append((began + place * self.apart_s, bench))
+            self._begin_due()
             while self.at_work or self.sealed or self.offered:
                 self._take()
+                self._begin_due()
                 self._look_at_deadlines()
                 if self._commit_is_due():
                     self._commit()
@@ -139,6 +146,11 @@ class _Range:
         except BaseException as error:
             self._end(error)
             raise
+
+    def _begin_due(self) -> None:
+        """Begin hours in the places whose time has come."""
+        while self.places and (self.places[0][0] <= time.monotonic() or not self.at_work):
+            self._begin(self.places.popleft()[1])
 
     def _begin(self, bench: Bench) -> None:
         """Let a worker take the next hour, if there is one."""

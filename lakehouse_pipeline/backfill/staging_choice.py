@@ -6,6 +6,7 @@ be. What it does not know (retries of tasks, how often a function of Python uses
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lakehouse_pipeline.backfill.plan import HourInputs
@@ -19,8 +20,12 @@ from lakehouse_pipeline.planning.price_book import PriceBook, read_book, shipped
 from lakehouse_pipeline.planning.transfer import NoWayError, Origin, Question, plan_transfer
 from lakehouse_pipeline.planning.transfer_text import explain
 
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_READ = re.compile(r"(?:\b(?:from|join)\s+|,\s*)`?source`?(?![\w.`])", re.IGNORECASE)
+_TOKEN = re.compile(  # comments and text in quotes are nothing that is read; names may have several parts
+    r"--[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?P<told>(?:`[^`]*`|\w)(?:`[^`]*`|[\w.])*|[(),])",
+    re.DOTALL,
+)
+_TABLES = {"from", "join"}  # what follows is read, and what follows a comma after it
+_NO_TABLES = {"select", "where", "group", "having", "order", "sort", "cluster", "distribute", "window", "limit", "set"}
 _BUCKET = re.compile(r"s3[an]?://([^/]+)")
 
 
@@ -57,8 +62,7 @@ def choose_staging(spec: TableSpec, table: HourlyTable, files: LakehouseFileIO, 
     target = spec.staging_prefix or table.ledger.folder
     problem = _problem(spec, table, files, inputs.source[0].url, target)
     if spec.staging == "auto":
-        book = read_book(spec.staging_ways) if spec.staging_ways else shipped_book()
-        return _direct(problem) if problem else _planned(spec, files, inputs, target, book)
+        return _direct(problem) if problem else _planned(spec, files, inputs, target, price_book(spec))
     if problem:
         raise ConfigurationError(f"{spec.file}: staging: copy needs {problem}; write `staging: direct`")
     return StagingChoice(copies=True, why=("copy: the spec says so",))
@@ -68,7 +72,37 @@ def times_read(spec: TableSpec) -> int:
     """Count how often the transform reads the hour's own view, as far as its text tells: once, but for SQL."""
     if not isinstance(spec.transform, SqlTransform):
         return 1
-    return max(1, len(_READ.findall(_COMMENT.sub(" ", spec.transform.text))))
+    return max(1, sum(_reads(spec.transform.text)))
+
+
+def _reads(text: str) -> Iterator[bool]:
+    """Go through SQL's words, and tell of each whether it is the hour's own view in a list of tables."""
+    tables, expected, outer = False, False, list[bool]()
+    for match in _TOKEN.finditer(text):
+        word = (match["told"] or "").lower()
+        if word in _TABLES:
+            tables = expected = True
+        elif word in _NO_TABLES:
+            tables = expected = False
+        elif word == "(":
+            outer.append(tables)
+            tables = expected
+        elif word == ")":
+            tables, expected = outer.pop() if outer else False, False
+        elif word == ",":
+            expected = tables
+        elif word:
+            yield expected and word.strip("`") == "source"
+            expected = False
+
+
+def price_book(spec: TableSpec) -> PriceBook:
+    """Give the ways that count for a table: the shipped rows, and its own.
+
+    Raises:
+        ConfigurationError: its own are wrong.
+    """
+    return read_book(spec.staging_ways) if spec.staging_ways else shipped_book()
 
 
 def _planned(

@@ -12,6 +12,7 @@ from lakehouse_pipeline.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lakehouse_pipeline.backfill.run_plan import RunPlan
     from lakehouse_pipeline.backfill.sealed import SealedAttempt
     from lakehouse_pipeline.config.lakehouse import Lakehouse
     from lakehouse_pipeline.config.table import TableSpec
@@ -29,6 +30,11 @@ WATCH_EVERY_S = 5.0
 @click.option("--only-failed", is_flag=True, help="Only the hours that failed, were cancelled, or wait for a commit.")
 @click.option("--changed", is_flag=True, help="Only committed hours whose source has changed since.")
 @click.option("--force", is_flag=True, help="Run hours that are unchanged, too.")
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    help="Run them as a file of `lakehouse plan -o` recommends; refused if what it was made from has changed.",
+)
 @click.option("--dry-run", is_flag=True, help="Say which hours would be run, and run none.")
 @config
 @as_json
@@ -36,6 +42,7 @@ WATCH_EVERY_S = 5.0
 def backfill(  # a command's options
     table: str,
     hours: str,
+    plan: Path | None,
     config: Path | None,
     *,
     only_failed: bool,
@@ -68,17 +75,33 @@ def backfill(  # a command's options
         said = f", of which {' and '.join(named)}"
     if not as_json:
         click.echo(f"{asked}{said}")
+    run_plan = _planned(lakehouse, spec, warehouse, todo, plan)
     if dry_run or not todo:
         say({"table": table, "hours": [hour.key for hour in todo]}, [hour.key for hour in todo], as_json=as_json)
         return 0
-    ended = _run(lakehouse, table, todo, force=force)
+    ended = _run(lakehouse, table, todo, run_plan, force=force)
     after = table_status(spec, warehouse.find(spec), todo)
     told = _told(table, todo, ended, after)
     say(told, _summary(table, hours, ended, told), as_json=as_json)
     return FAILED if ended.failed or told["missing"] else 0
 
 
-def _run(lakehouse: "Lakehouse", table: str, todo: "list[HourWindow]", *, force: bool) -> "Ended":
+def _planned(
+    lakehouse: "Lakehouse", spec: "TableSpec", warehouse: "Warehouse", todo: "list[HourWindow]", file: Path | None
+) -> "RunPlan | None":
+    """Read the plan, and refuse it here already: the run would, after its start."""
+    from lakehouse_pipeline.backfill.forecast_text import read_plan
+
+    if file is None:
+        return None
+    plan = read_plan(file, spec.name)
+    plan.check(spec, lakehouse, warehouse.files, todo)
+    return plan
+
+
+def _run(
+    lakehouse: "Lakehouse", table: str, todo: "list[HourWindow]", plan: "RunPlan | None", *, force: bool
+) -> "Ended":
     from lakehouse_pipeline import events
     from lakehouse_pipeline.backfill.every import Every
     from lakehouse_pipeline.orchestration.in_process import run_job
@@ -87,7 +110,7 @@ def _run(lakehouse: "Lakehouse", table: str, todo: "list[HourWindow]", *, force:
     progress = Progress(lakehouse.spec(table).table, len(todo))
     line = Every(SAID_EVERY_S, lambda: click.echo(progress.line, err=True), "status line")
     with line, events.subscribed(progress.heard), quiet():
-        return run_job(lakehouse, table, todo, force=force)
+        return run_job(lakehouse, table, todo, force=force, plan=plan)
 
 
 def _told(table: str, todo: "list[HourWindow]", ended: "Ended", after: "TableStatus") -> dict[str, Any]:

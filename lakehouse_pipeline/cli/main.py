@@ -7,11 +7,12 @@ from lakehouse_pipeline.cli.expiry import expire
 from lakehouse_pipeline.cli.files import apply, check, init, new, schema
 from lakehouse_pipeline.cli.hours import abandon, backfill, commit, health, status, why
 from lakehouse_pipeline.cli.manifests import manifests
+from lakehouse_pipeline.cli.plans import plan, ways
 from lakehouse_pipeline.cli.sweeps import purge, restore, sweep
 from lakehouse_pipeline.cli.tables import compact
 
 COMMANDS = (
-    *(init, new, check, apply, backfill, status, why, health, commit, abandon),
+    *(init, new, check, apply, plan, ways, backfill, status, why, health, commit, abandon),
     *(compact, manifests, expire, sweep, restore, purge),
     *(schema, demo, dev),
 )

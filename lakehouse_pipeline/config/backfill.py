@@ -1,5 +1,6 @@
 """How many hours are run: at once, in one run of Dagster, in one commit."""
 
+import os
 from datetime import timedelta
 from typing import Literal
 
@@ -7,6 +8,8 @@ from pydantic import Field, field_validator
 
 from lakehouse_pipeline.config.model import SpecModel
 from lakehouse_pipeline.config.quantities import read_age, read_count
+
+MOST_AT_ONCE = 4  # hours in flight where nobody says: beyond that they wait for the same cores
 
 
 class CommitEvery(SpecModel):
@@ -40,6 +43,11 @@ class BackfillSettings(SpecModel):
     hours_per_run: int | Literal["all"] = Field(default="all", description="hours of one run of Dagster, or all")
     commit_every: CommitEvery = Field(default=CommitEvery(), description="{hours: 24, seconds: 60}")
     hour_deadline: timedelta | None = Field(default=None, description="how long an hour may take, such as 2h")
+
+    @property
+    def most_in_flight(self) -> int:
+        """Give the hours at once: what somebody has set, or what this machine's cores make useful."""
+        return min(MOST_AT_ONCE, os.cpu_count() or 1) if self.hours_in_flight == "auto" else self.hours_in_flight
 
     @field_validator("hours_in_flight", "hours_per_run", mode="before")
     @classmethod

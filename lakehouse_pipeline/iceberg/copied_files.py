@@ -17,7 +17,8 @@ from lakehouse_pipeline.errors import DataError, LakehouseError, SafetyError
 from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, entry_of, put_new
 from lakehouse_pipeline.iceberg.footer import MAGIC, Footer, read_footer
-from lakehouse_pipeline.iceberg.manifests import LiveFile, encode_entry
+from lakehouse_pipeline.iceberg.manifest_files import encode_entry
+from lakehouse_pipeline.iceberg.manifests import LiveFile
 from lakehouse_pipeline.iceberg.row_groups import Merged, merged
 from lakehouse_pipeline.iceberg.statistics import column_statistics
 from lakehouse_pipeline.iceberg.write_target import WriteTarget

@@ -29,7 +29,8 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.event_time import HOUR_MICROSECONDS, Entry
-from lakehouse_pipeline.iceberg.manifests import ADDED, encode_entry
+from lakehouse_pipeline.iceberg.manifest_files import encode_entry
+from lakehouse_pipeline.iceberg.manifests import ADDED
 from lakehouse_pipeline.iceberg.parquet_file import OpenFile
 from lakehouse_pipeline.iceberg.partitions import Values
 from lakehouse_pipeline.iceberg.schemas import arrow_schema

@@ -28,18 +28,15 @@ from pyiceberg.table.snapshots import Operation, Summary
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import SafetyError, TransientError
 from lakehouse_pipeline.iceberg.event_time import Entry, EventTime, HourSpan
-from lakehouse_pipeline.iceberg.manifests import (
+from lakehouse_pipeline.iceberg.manifest_files import (
     BLOCK_BYTES,
-    DELETED,
-    EXISTING,
     ManifestKind,
     OpenManifest,
     codec_of,
     header_bytes,
     listed_anew,
-    manifests_of,
-    read_entries,
 )
+from lakehouse_pipeline.iceberg.manifests import DELETED, EXISTING, manifests_of, read_entries
 from lakehouse_pipeline.iceberg.replacement import (
     Built,
     CommitWriting,

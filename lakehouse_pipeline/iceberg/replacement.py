@@ -28,22 +28,19 @@ from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, Safet
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.deletes import DeleteIndex, unpartitioned
 from lakehouse_pipeline.iceberg.event_time import ANY, EventTime
+from lakehouse_pipeline.iceberg.manifest_files import FORMAT_VERSION, codec_of, sealed_manifest_file, write_manifest
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
     DELETED,
     EXISTING,
-    FORMAT_VERSION,
     POSITION_DELETES,
     LiveFile,
-    codec_of,
     digest,
     live_file,
     manifests_of,
     read_entries,
     refuse_straddling,
     schema_for,
-    sealed_manifest_file,
-    write_manifest,
 )
 from lakehouse_pipeline.ledger.records import Attempt, Rewrite, Seal
 

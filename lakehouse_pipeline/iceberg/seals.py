@@ -10,15 +10,8 @@ from pyiceberg.table import Table
 from pyiceberg.table.locations import LocationProvider
 
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifests import (
-    DATA,
-    LiveFile,
-    codec_of,
-    decode_entry,
-    digest,
-    partition_bounds,
-    write_manifest,
-)
+from lakehouse_pipeline.iceberg.manifest_files import codec_of, decode_entry, partition_bounds, write_manifest
+from lakehouse_pipeline.iceberg.manifests import DATA, LiveFile, digest
 from lakehouse_pipeline.ledger.records import Seal, SealedManifest
 
 MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes

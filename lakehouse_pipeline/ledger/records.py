@@ -6,7 +6,7 @@ What a record means for the table is decided above this module; how it is writte
 import secrets
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -302,3 +302,11 @@ def new_attempt_id() -> str:
     """Make a ULID: 26 characters that sort by time (48 bits of milliseconds, 80 random bits)."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def began_at(attempt_id: str) -> datetime:
+    """Give when an attempt's id was made, by the clock of its run."""
+    number = 0
+    for character in attempt_id:
+        number = number << 5 | _CROCKFORD.index(character)
+    return datetime.fromtimestamp((number >> 80) / 1_000, UTC)

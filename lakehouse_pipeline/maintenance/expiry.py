@@ -18,16 +18,8 @@ from pathlib import Path
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.iceberg.commit import load
-from lakehouse_pipeline.iceberg.expiry import (
-    Removal,
-    at,
-    dropped,
-    gone_since,
-    put_back,
-    remove_snapshots,
-    snapshot_ids,
-    without,
-)
+from lakehouse_pipeline.iceberg.dropped_refs import dropped, put_back
+from lakehouse_pipeline.iceberg.expiry import Removal, at, gone_since, remove_snapshots, snapshot_ids, without
 from lakehouse_pipeline.iceberg.folders import folders_of
 from lakehouse_pipeline.iceberg.history import History, RefSeen
 from lakehouse_pipeline.iceberg.hourly import HourlyTable

@@ -23,7 +23,7 @@ from lakehouse_pipeline.object_store.objects import (
     PreconditionFailedError,
     changed,
 )
-from lakehouse_pipeline.object_store.parts import COPIED_PART_BYTES, Part, Piece, coalesced, cut, planned
+from lakehouse_pipeline.object_store.parts import Part, Piece, coalesced, copied_parts, planned
 from lakehouse_pipeline.object_store.puts import Put
 from lakehouse_pipeline.object_store.requests import CHECKSUM_CRC64NVME, S3Requests
 from lakehouse_pipeline.object_store.settings import SMALLEST_PART_BYTES, S3Settings
@@ -172,8 +172,8 @@ class CopiedUpload(Upload):
     """An object on its way in parts that the store copies; it sees to it that they are of one version."""
 
     def __init__(self, requests: S3Requests, tries: Tries, put: Put, source: ObjectRange, *, threads: int) -> None:
-        """Copy `source` for `put`, `threads` parts at a time."""
-        self._spans = list(cut(source.span, -(-len(source) // COPIED_PART_BYTES)))
+        """Copy `source`, a whole object, for `put`, `threads` parts at a time."""
+        self._spans = copied_parts(len(source))
         super().__init__(requests, tries, put, size=len(source), parts=len(self._spans), threads=threads)
         self._source = source
 

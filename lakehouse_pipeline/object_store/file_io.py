@@ -166,7 +166,7 @@ class LakehouseFileIO(FileIO):
             FileNotFoundError: there is no source; names the URL.
             PreconditionFailedError: there is an object, and it is none of this call's tries.
             TransientError: as above, or the source changed meanwhile, or is another version than `etag`.
-            ConfigurationError: as above, or source and object are of different stores.
+            ConfigurationError: as above, or there is no bucket for it, or source and object are of different stores.
         """
         if self._store(source) is not self._store(url):
             raise _different_stores(source, url)

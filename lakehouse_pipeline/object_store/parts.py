@@ -116,6 +116,11 @@ class _Planner:
         self.through_us = []
 
 
+def copied_parts(size: int) -> list[range]:
+    """Cut a large object that is copied whole: into parts of `COPIED_PART_BYTES`, or larger ones if they are many."""
+    return list(cut(range(size), min(MOST_PARTS, -(-size // COPIED_PART_BYTES))))
+
+
 def cut(span: range, count: int) -> Iterator[range]:
     """Cut a span into so many spans of about one length."""
     for place in range(count):

@@ -219,6 +219,7 @@ class S3Requests:
             CopySourceIfMatch=_quoted(source.etag),
             MetadataDirective="REPLACE",  # with the nonce; what we write has no other metadata
             Metadata={NONCE: nonce},
+            TaggingDirective="REPLACE",  # with our own: the source's are not read, which is a right of its own
             **Condition(if_absent=if_absent).parameters(),
         )
         etag = _unquoted(_etag(answer.get("CopyObjectResult", {}), url))

@@ -4,6 +4,7 @@ Which request means what is `requests`' and `failures`'; how often it is tried i
 """
 
 import contextlib
+import errno
 import io
 import logging
 import uuid
@@ -138,14 +139,18 @@ class S3Store:
         else:
             info = ObjectInfo(source, size, etag, datetime.now(UTC))
         put = Put(self._requests, url, uuid.uuid4().hex, Condition(if_absent))
-        if info.size > COPIED_AT_ONCE_BYTES:
-            return self._composer.copy(put, info)
         try:
+            if info.size > COPIED_AT_ONCE_BYTES:
+                return self._composer.copy(put, info)
             return self._tries.request("copy", url, lambda: put.copied(info))
         except PreconditionFailedError as error:
             if if_absent:
                 raise
             raise changed(source) from error
+        except FileNotFoundError as error:  # of either: S3 does not say which
+            if self.head(source):
+                raise ConfigurationError(f"{url}: there is no such bucket ({error}); is its name right?") from error
+            raise FileNotFoundError(errno.ENOENT, "no such object", source) from error
 
     def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool) -> ObjectInfo:
         """Write an object with given bytes and the bytes of others, which the store copies where it can vouch for."""

@@ -15,11 +15,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.checks import CheckFailedError, checks_of
 from lakehouse_pipeline.backfill.every import Every
 from lakehouse_pipeline.backfill.plan import dimensions_of, recipe_of
+from lakehouse_pipeline.backfill.run_plan import RunPlan
 from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.table import TableSpec
@@ -34,6 +36,7 @@ from lakehouse_pipeline.orchestration.compaction import (
     compaction_sensor,
 )
 from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, health_asset, health_name, health_sensor
+from lakehouse_pipeline.orchestration.plans import plan_asset, plan_job, plan_name
 from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
@@ -54,9 +57,12 @@ class HourConfig(dg.Config):
 
     Attributes:
         force: run the ETL of hours that are unchanged, too.
+        plan: what `lakehouse plan` recommends, as its file has it under `run_config`; without it, what lakehouse.yaml
+            says.
     """
 
     force: bool = False
+    plan: dict[str, Any] = Field(default={}, description="a plan, as the file of `lakehouse plan -o` has it")
 
 
 def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -74,7 +80,9 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets = _assets(lakehouse)
         beside = [
-            make(lakehouse, spec, _group(spec)) for spec in lakehouse.specs for make in (health_asset, compaction_asset)
+            make(lakehouse, spec, _group(spec))
+            for spec in lakehouse.specs
+            for make in (health_asset, plan_asset, compaction_asset)
         ]
         beside += [asset for spec in lakehouse.specs for asset in chore_assets(lakehouse, spec, _group(spec))]
     jobs = {
@@ -93,7 +101,7 @@ def build_defs(lakehouse: Lakehouse, *, resource_overrides: Mapping[str, Any] | 
         watching += asking
     return dg.Definitions(
         assets=[*assets, *beside],
-        jobs=[*jobs.values(), *(job for _, job in compacting), *chores, closing_job],
+        jobs=[*jobs.values(), *map(plan_job, lakehouse.specs), *(job for _, job in compacting), *chores, closing_job],
         sensors=[*sensors, *filter(None, late), *watching],
         schedules=[_hourly(spec, jobs[spec.name]) for spec in lakehouse.specs if spec.end is None],
         resources={"spark": spark_resource(lakehouse.engine), **(resource_overrides or {})},
@@ -108,7 +116,7 @@ def _assets(lakehouse: Lakehouse) -> list[dg.AssetsDefinition]:
     beside = {
         name: spec
         for spec in lakehouse.specs
-        for name in (health_name(spec), compaction_name(spec), *chore_names(spec))
+        for name in (health_name(spec), plan_name(spec), compaction_name(spec), *chore_names(spec))
     }
     assets, problems = [], []
     for spec in lakehouse.specs:
@@ -201,9 +209,14 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         try:
             canonical(_asked_for(context))
             hours = canonical(context.partition_keys)
-            warehouse, runs = Warehouse.open(lakehouse.catalog), RunLog(context.instance)
+            plan = RunPlan.read(config.plan) if config.plan else None
+            catalog = plan.catalog(lakehouse.catalog) if plan else lakehouse.catalog
+            warehouse, runs = Warehouse.open(catalog), RunLog(context.instance)
+            if plan:
+                plan.check(spec, lakehouse, warehouse.files, hours)
             session = spark.lazy()
-            bench = Bench(spec, warehouse, session.get, context.run.run_id, runs.is_over)
+            planned = plan.table_spec(spec) if plan else spec
+            bench = Bench(planned, warehouse, session.get, context.run.run_id, runs.is_over)
         except LakehouseError as error:
             raise _failure(spec, {}, error) from None
         place = count(1)
@@ -225,7 +238,9 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
             Every(LOOK_EVERY_S, lambda: health.to(context), health_name(spec)) as reports,
             contextlib.closing(health),
         ):
-            run_range(bench, hours, lakehouse.backfill, heard, apart=session.apart, force=config.force)
+            settings = plan.backfill(lakehouse.backfill) if plan else lakehouse.backfill
+            apart_s = plan.apart_s if plan else 0.0
+            run_range(bench, hours, settings, heard, apart=session.apart, force=config.force, apart_s=apart_s)
             if len(hours) > 1:
                 reports.now()
         yield from _check_results(spec, failed, len(hours))

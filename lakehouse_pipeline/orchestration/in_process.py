@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.run_plan import RunPlan
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow, ranges_of
@@ -53,7 +54,13 @@ class Ended:
 
 
 def run_job(
-    lakehouse: Lakehouse, table: str, hours: Sequence[HourWindow], *, force: bool = False, log: str = "CRITICAL"
+    lakehouse: Lakehouse,
+    table: str,
+    hours: Sequence[HourWindow],
+    *,
+    force: bool = False,
+    plan: RunPlan | None = None,
+    log: str = "CRITICAL",
 ) -> Ended:
     """Materialize hours of a table: a run of Dagster for each range of them, all on one Spark session.
 
@@ -62,6 +69,7 @@ def run_job(
         table: its spec's name.
         hours: that are asked for.
         force: run hours that are unchanged, too.
+        plan: what to set.
         log: from which level on Dagster writes to standard error; its page has all of it, in any case.
 
     Raises:
@@ -71,10 +79,6 @@ def run_job(
     most = lakehouse.backfill.hours_per_run
     ranges = ranges_of(hours, None if most == "all" else most)
     session, ended = OneSession(lakehouse.engine), Ended()
-    config = {
-        "ops": {table: {"config": {"force": force}}},
-        "loggers": {"console": {"config": {"log_level": log}}},
-    }
     try:
         with _instance(lakehouse.folder) as instance, events.subscribed(ended.heard):
             job = build_defs(lakehouse, resource_overrides={"spark": session}).resolve_job_def(f"{table}_job")
@@ -82,6 +86,11 @@ def run_job(
                 tags = {
                     "dagster/asset_partition_range_start": each.first.key,
                     "dagster/asset_partition_range_end": each.last.key,
+                }
+                applied = plan.of(each).model_dump(mode="json") if plan else {}
+                config = {
+                    "ops": {table: {"config": {"force": force, "plan": applied}}},
+                    "loggers": {"console": {"config": {"log_level": log}}},
                 }
                 told = len(ended.finished) + len(ended.failed)
                 result = job.execute_in_process(instance=instance, raise_on_error=False, run_config=config, tags=tags)

@@ -10,21 +10,6 @@ from lakehouse_pipeline.retry import QUEUED_HALVINGS, RetryPolicy
 
 
 @dataclass(frozen=True)
-class Ramp:
-    """A first wave that grows: the store splits its ranges before everybody comes.
-
-    Attributes:
-        first: jobs to begin with.
-        quiet_s: seconds with few 503s until twice as many are admitted.
-        quiet_share: of requests answered 503 that are few.
-    """
-
-    first: int = 3
-    quiet_s: float = 300.0
-    quiet_share: float = 0.01
-
-
-@dataclass(frozen=True)
 class Client:
     """A policy for throttled requests, and for what fails in spite of it.
 
@@ -40,7 +25,6 @@ class Client:
         quota_cost: of a retry.
         writers_per_process: that share quota and rate control.
         paced: throttled requests queue at the pace of `object_store.pace`, for each lane of each process.
-        ramp: of the first wave; None: all begin at once.
         resumes: a job that fails after its last file resumes at its commit, and no operator has to run it again.
         ledger: files of failed jobs and tasks are removed by name; else they are orphans.
     """
@@ -55,7 +39,6 @@ class Client:
     quota_cost: float = 5.0
     writers_per_process: int = 1
     paced: bool = False
-    ramp: Ramp | None = None
     resumes: bool = False
     ledger: bool = False
 
@@ -91,7 +74,6 @@ OURS = Client(
     min_wait_s=_POLICY.min_wait_s,
     max_wait_s=_POLICY.max_wait_s,
     total_s=_POLICY.total_s,
-    ramp=Ramp(),
     resumes=True,
     ledger=True,
 )

@@ -66,3 +66,6 @@ BASE_2 = Layout("base-2", "01", "data/****/****/****/********/f", lane_digits=3)
 # Iceberg of before: 4 bytes as 6 digits of base64Url (apache/iceberg PR 7128). The last holds two bits only, which no
 # split ever reaches.
 BASE_64 = Layout("base-64", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "data/******/f")
+# Hive's folders, and Iceberg's without object storage: hours that run together are neighbours, and none of a split's
+# boundaries tells their files apart for long.
+BY_HOUR = Layout("hour by hour", "0", "data/hour/f")

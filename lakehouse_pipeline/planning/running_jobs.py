@@ -53,7 +53,7 @@ class RunningJobs:
         self._fails_in_s: Floats = np.full(places, np.inf)  # for a reason of its own
         self._number = np.zeros(places, dtype=int)
         self._runs = np.zeros(backfill.jobs, dtype=int)
-        begins = np.sort(rng.uniform(0, backfill.stagger_s, places)) if backfill.stagger_s else np.zeros(places)
+        begins = np.linspace(0, backfill.stagger_s, places, endpoint=False)
         self._queue = [(float(begins[each]) if each < places else 0.0, each) for each in range(backfill.jobs)]
         heapq.heapify(self._queue)
         if backfill.stagger_s:
@@ -80,10 +80,10 @@ class RunningJobs:
         """Give the requests left of those that write, 0 for others."""
         return np.asarray(np.where(self.phase == WRITE, self.left.sum(1), 0.0))
 
-    def begin(self, now: float, most: int) -> list[int]:
-        """Begin jobs that are due as places are free, up to so many in flight. Gives their places."""
+    def begin(self, now: float) -> list[int]:
+        """Begin jobs that are due as places are free. Gives their places."""
         begun = []
-        while self._queue and self._queue[0][0] <= now and (self.phase > IDLE).sum() < most:
+        while self._queue and self._queue[0][0] <= now and (self.phase == IDLE).any():
             place = int(np.flatnonzero(self.phase == IDLE)[0])
             self._begin(place, heapq.heappop(self._queue)[1])
             begun.append(place)

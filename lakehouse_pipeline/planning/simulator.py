@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lakehouse_pipeline.planning.clients import Client, Ramp
+from lakehouse_pipeline.planning.clients import Client
 from lakehouse_pipeline.planning.fluid_ranges import Floats, FluidRanges
 from lakehouse_pipeline.planning.fluid_requests import FluidRequests
 from lakehouse_pipeline.planning.layouts import BASE_2, Layout
@@ -53,8 +53,6 @@ def simulate(
         return _Run(backfill, client, layout, scaling, seed=seed, step_s=step_s).run()
     few = replace(backfill, jobs=-(-backfill.jobs // weight), in_flight=-(-backfill.in_flight // weight))
     abreast = backfill.in_flight / few.in_flight
-    if client.ramp:
-        client = replace(client, ramp=replace(client.ramp, first=max(1, round(client.ramp.first / abreast))))
     small = replace(scaling, write_rate=scaling.write_rate / abreast)
     found = _Run(few, client, layout, small, seed=seed, step_s=step_s).run()
     return found.times(backfill.jobs / few.jobs, abreast)
@@ -79,13 +77,12 @@ class _Run:
         self._ranges = FluidRanges(scaling, layout, self._step_s, rng)
         places = len(self._jobs.phase)
         self._requests = FluidRequests(client, backfill.job, self._ranges, places=places, step_s=self._step_s, rng=rng)
-        self._wave = _Wave(client.ramp, places)
         self._course = _Course()
         self._now = 0.0
 
     def run(self) -> Simulation:
         for _ in range(MOST_STEPS):
-            for place in self._jobs.begin(self._now, self._wave.admits):
+            for place in self._jobs.begin(self._now):
                 self._requests.clear(place)
             if self._jobs.over:
                 break
@@ -102,8 +99,8 @@ class _Run:
         """Give for how many steps everything goes on as it is."""
         if (most := self._ranges.calm_steps(steady.sum() * self._ranges.shares)) < 1:
             return 0
-        events_s = [self._jobs.next_event_s(steady, self._step_s), self._wave.grows_in_s]
-        if (self._jobs.phase > 0).sum() < self._wave.admits:
+        events_s = [self._jobs.next_event_s(steady, self._step_s)]
+        if (self._jobs.phase == 0).any():
             events_s.append(max(0.0, self._jobs.begins_in - self._now))
         found = min(most, min(events_s) // self._step_s)
         return int(found) if np.isfinite(found) else 0
@@ -123,7 +120,6 @@ class _Run:
 
     def _end_step(self, succeeded: Floats, dead: Floats, throttled: float, seconds: float) -> None:
         self._course.add(self._now, float(succeeded.sum()), throttled, len(self._ranges.prefixes))
-        self._wave.pass_time(seconds, float(succeeded.sum()), throttled)
         for place in self._jobs.answer(succeeded, dead, self._now):
             self._requests.clear(place)
         for place in self._jobs.pass_time(seconds, self._now):
@@ -153,34 +149,6 @@ class _Run:
             ranges=len(self._ranges.prefixes),
             minutes=minutes,
         )
-
-
-class _Wave:
-    """How many jobs a first wave admits by now."""
-
-    def __init__(self, ramp: Ramp | None, places: int) -> None:
-        self._ramp, self._places = ramp, places
-        self.admits = min(places, ramp.first) if ramp else places
-        self._quiet_s = self._sent = self._throttled = 0.0
-
-    @property
-    def grows_in_s(self) -> float:
-        """Give seconds until more are admitted, if all stays quiet; at least a moment, infinite once all are."""
-        if self._ramp is None or self.admits >= self._places:
-            return np.inf
-        return max(0.0, self._ramp.quiet_s - self._quiet_s)
-
-    def pass_time(self, seconds: float, succeeded: float, throttled: float) -> None:
-        """Take what was seen, and admit twice as many after a quiet time in which somebody wrote."""
-        if self._ramp is None or self.admits >= self._places or not succeeded + throttled:
-            return
-        self._sent += succeeded + throttled
-        self._throttled += throttled
-        self._quiet_s += seconds
-        if throttled > self._ramp.quiet_share * (succeeded + throttled):
-            self._quiet_s = 0.0
-        if self._quiet_s >= self._ramp.quiet_s:
-            self.admits, self._quiet_s = min(self._places, 2 * self.admits), 0.0
 
 
 class _Course:

@@ -137,7 +137,7 @@ class TransferPlan:
         question: that it answers.
         chosen: the cheapest, or the fastest.
         runner_up: the next feasible one; None where there is none.
-        others: all the others, feasible ones first, each group by cost.
+        others: all the others: feasible ones, as they are wanted, and then the rest by cost.
     """
 
     question: Question
@@ -151,7 +151,7 @@ class NoWayError(ConfigurationError):
 
 
 def plan_transfer(question: Question, book: PriceBook) -> TransferPlan:
-    """Cost every way and choose one. No feasible way is both cheaper than the chosen one and at least as fast.
+    """Cost every way and choose one. No feasible way is better than it in cost or time and no worse in the other.
 
     Raises:
         NoWayError: none is feasible; says of each why.
@@ -286,7 +286,8 @@ def _front(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _judged(candidate: Candidate, deadline_s: float | None) -> Candidate:
     if deadline_s is None or candidate.seconds <= deadline_s:
         return candidate
-    late = f"takes {show_seconds(candidate.seconds)}, and the deadline is {show_seconds(deadline_s)}"
+    over = show_seconds(candidate.seconds - deadline_s)
+    late = f"takes {show_seconds(candidate.seconds)}, {over} longer than the deadline of {show_seconds(deadline_s)}"
     return Candidate(candidate.legs, candidate.seconds, candidate.dollars, (*candidate.problems, late))
 
 

@@ -3,6 +3,7 @@
 KB to EB are powers of 1,000 and KiB to EiB of 1,024; `b` is a bit and `B` a byte.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -128,9 +129,13 @@ def show_rate(bits_per_second: float) -> str:
 
 
 def show_dollars(dollars: float) -> str:
-    """Write dollars, to the cent where there are few."""
-    cents = 100  # dollars from which cents are noise
-    return f"${dollars:,.0f}" if dollars >= cents else f"${dollars:,.2f}"
+    """Write dollars: to the cent where there are few, and to three digits below ten cents."""
+    cents, dime = 100, 0.1  # dollars from which cents are noise, and below which they are too coarse
+    if dollars >= cents:
+        return f"${dollars:,.0f}"
+    if not 0 < dollars < dime:
+        return f"${dollars:,.2f}"
+    return f"${dollars:.{2 - math.floor(math.log10(dollars))}f}"
 
 
 def show_seconds(seconds: float) -> str:

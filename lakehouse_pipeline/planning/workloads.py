@@ -58,7 +58,7 @@ class Backfill:
         jobs: to run.
         in_flight: at once.
         job: each of them.
-        stagger_s: seconds within which those of the first wave begin.
+        stagger_s: seconds over which the begins of those that are in flight at first are spread, evenly.
         operator_delay_s: seconds until somebody notices a failed job and runs it again, half to one and a half times.
         failure_chance: of a run that fails at some moment for a reason that has nothing to do with S3.
         most_runs: of a job; then it is given up.

@@ -71,7 +71,11 @@ def _drawn(status: TableStatus, dots: int) -> bytes:
         figure.legend(handles=shown, loc="outside lower center", ncols=4, frameon=False)
         file = io.BytesIO()
         figure.savefig(file, format="png")
-    # A picture of a dozen colours and their edges: a third of the bytes of one of all colours.
+    return small_png(file)
+
+
+def small_png(file: io.BytesIO) -> bytes:
+    """Give a picture of a dozen colours and their edges in a third of the bytes that all colours take."""
     with Image.open(file) as picture, io.BytesIO() as small:
         picture.convert("RGB").quantize(64).save(small, format="png", optimize=True)
         return small.getvalue()

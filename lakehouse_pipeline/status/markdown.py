@@ -16,7 +16,12 @@ def status_markdown(status: TableStatus, findings: Sequence[Finding]) -> str:
 
 def picture_markdown(status: TableStatus) -> str:
     """Give the heat map, with itself in the text."""
-    return f"![hours of {status.name} by state](data:image/png;base64,{base64.b64encode(heat_map(status)).decode()})"
+    return embedded(f"hours of {status.name} by state", heat_map(status))
+
+
+def embedded(name: str, png: bytes) -> str:
+    """Give a picture with itself in the text."""
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _causes(status: TableStatus) -> str:

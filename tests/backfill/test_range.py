@@ -13,6 +13,7 @@ import pytest
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.hour import HourResult, commit_hours
+from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.range import HourDeadlineError, hours_in_flight, run_range
 from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings
@@ -36,7 +37,9 @@ def land(project: Project, hours: Sequence[HourWindow] = HOURS) -> None:
         project.land(hour.key, [row(hour.key, 10 * place), row(hour.key, 10 * place + 1)])
 
 
-def run(project: Project, asked: BackfillSettings, hours: Sequence[HourWindow] = HOURS) -> Outcomes:
+def run(
+    project: Project, asked: BackfillSettings, hours: Sequence[HourWindow] = HOURS, apart_s: float = 0.0
+) -> Outcomes:
     """Run hours, each of which ends once."""
     ended: Outcomes = {}
 
@@ -46,7 +49,7 @@ def run(project: Project, asked: BackfillSettings, hours: Sequence[HourWindow] =
 
     session = LazySession(project.lakehouse.engine, "range")
     try:
-        run_range(project.bench(), hours, asked, heard, apart=session.apart)
+        run_range(project.bench(), hours, asked, heard, apart=session.apart, apart_s=apart_s)
     finally:
         session.close()
     return ended
@@ -218,6 +221,62 @@ def test_hours_in_flight() -> None:
     assert hours_in_flight(settings(7), 456) == 7
     assert hours_in_flight(settings(7), 3) == 3
     assert 1 <= hours_in_flight(BackfillSettings(), 456) <= 4
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Hours that begin apart
+# ---------------------------------------------------------------------------------------------------------------------
+
+FAR = 1e9  # seconds: longer than anything that a test does
+
+
+def test_the_second_hour_begins_later(project: Project) -> None:
+    """One at a time while its time has not come, though there are places for three; and yet all of them are done."""
+    land(project)
+    told: list[tuple[str, str]] = []
+
+    def heard(event: events.Event) -> None:
+        if event.name in {"hour.planned", "attempt.sealed"}:
+            told.append((event.hour, event.name))
+
+    with events.subscribed(heard):
+        ended = run(project, settings(at_once=3), apart_s=FAR)
+    assert steps(ended) == dict.fromkeys(HOURS, "run")
+    assert told == [(hour.key, name) for hour in HOURS for name in ("hour.planned", "attempt.sealed")]
+
+
+def test_hours_that_begin_apart_overlap(project: Project) -> None:
+    """The first three are at work together, begun in their order."""
+    land(project)
+    together = threading.Barrier(3)
+    begun: list[str] = []
+
+    def heard(event: events.Event) -> None:
+        if event.name == "hour.planned":
+            begun.append(event.hour)
+        elif event.name == "attempt.opened" and event.hour in {hour.key for hour in HOURS[:3]}:
+            together.wait(120)
+
+    with events.subscribed(heard):
+        ended = run(project, settings(at_once=3), apart_s=0.5)
+    assert begun[:3] == [hour.key for hour in HOURS[:3]]
+    assert not together.broken
+    assert steps(ended) == dict.fromkeys(HOURS, "run")
+
+
+def test_a_place_goes_on_without_a_sealed_hour(project: Project) -> None:
+    """Hours that are skipped, that fail or that have no source make room for those that come after them."""
+    land(project, [hour for hour in HOURS if hour != HOURS[2]])
+    project.run(HOURS[0].key)
+    project.write(f"raw/2013/01/01/{SECOND.start:%H}.jsonl", "{")
+    ended = run(project, settings(at_once=4), apart_s=FAR)
+    assert errors(ended) == {SECOND: DataError, HOURS[2]: NoSourceError}
+    assert steps(ended) == {HOURS[0]: "skip", **dict.fromkeys(HOURS[3:], "run")}
+
+
+def test_a_range_of_which_every_hour_fails_ends(project: Project) -> None:
+    """Each hour has its turn, and is heard of."""
+    assert errors(run(project, settings(at_once=4), apart_s=FAR)) == dict.fromkeys(HOURS, NoSourceError)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

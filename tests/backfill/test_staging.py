@@ -1,9 +1,12 @@
 """Copies of an hour's raw objects: read in their place under their names, and gone however the attempt ends."""
 
 import json
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from signal import SIGKILL
 
 import pyarrow.parquet as pq
@@ -17,11 +20,12 @@ from lakehouse_pipeline.backfill.hour import seal_hour
 from lakehouse_pipeline.backfill.leftovers import close_attempts, find_orphans
 from lakehouse_pipeline.backfill.staging_choice import times_read
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
-from lakehouse_pipeline.errors import ConfigurationError, DataError, TransientError
+from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, DataError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.leases import RENEW_EVERY
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
+from lakehouse_pipeline.sources.listing import SourceObject
 from tests.backfill.lone_runs import Lone, Run, shorten_leases
 from tests.projects import HOUR, Project, json_lines, row
 
@@ -110,6 +114,20 @@ def test_on_s3_the_store_copies(on_s3: Project, monkeypatch: pytest.MonkeyPatch)
     assert on_s3.ids() == IDS
     assert len(watched.copies) == OBJECTS
     assert result.requests.bytes_copied == sum(len(json_lines([row(HOUR, number)])) for number in IDS)
+    assert _copies(on_s3) == []
+
+
+def test_large_objects_are_staged_in_parts(on_s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is large is a byte here: an ETag of parts is no MD5, and the copy is read by its own."""
+    monkeypatch.setattr("lakehouse_pipeline.object_store.s3.COPIED_AT_ONCE_BYTES", 1)
+    etags: list[str] = []
+    files = on_s3.warehouse.files
+    watched = Watched(on_s3, lambda: etags.extend(info.etag for url in watched.copies if (info := files.head(url))))
+    monkeypatch.setattr(hours, "stage", watched)
+    on_s3.run()
+    assert on_s3.ids() == IDS
+    assert len(etags) == OBJECTS
+    assert all(etag.endswith("-1") for etag in etags)
     assert _copies(on_s3) == []
 
 
@@ -225,6 +243,64 @@ def test_copies_are_held_against_the_listing(on_s3: Project, wrong: str, monkeyp
     assert _copies(on_s3) == []
 
 
+def test_etags_that_are_none_are_asked_for_side_by_side(on_s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With KMS no copy has its object's: that is two requests for each."""
+    copy, met = LakehouseFileIO.copy, threading.Barrier(2, timeout=10)
+
+    def any_version(files: LakehouseFileIO, source: str, url: str, **_: object) -> ObjectInfo:
+        return copy(files, source, url)
+
+    def not_one(_files: LakehouseFileIO, _url: str) -> bool:
+        met.wait()  # breaks where they are asked for one by one
+        return False
+
+    monkeypatch.setattr(LakehouseFileIO, "copy", any_version)
+    monkeypatch.setattr(LakehouseFileIO, "is_md5", not_one)
+    files, path = on_s3.warehouse.files, on_s3.lakehouse.spec("events").source.path
+    listed = [*files.list_objects(f"{path.partition('/%Y')[0]}/")]
+    objects = [SourceObject(item.url, item.size, "0" * 32) for item in listed]
+    folder = f"s3://plain/{uuid.uuid4().hex}"
+    staged = staging.stage(files, objects, folder, lambda: None)
+    with staged.open_read(objects[0].url, etag="0" * 32, size=objects[0].size) as body:
+        assert body.read() == files.get(objects[0].url).body
+    assert staging.remove_staged(files, folder) == OBJECTS
+
+
+ODD = [
+    "a b",
+    "a+b",
+    "a%20b",
+    "a%2Fb",
+    "a?versionId=x",
+    "a#b",
+    "ü€😀",
+    "a=b&c",
+    "a'b",
+    "~a",
+    "x" * 200,
+    "😀" * 63,
+    "empty",
+]
+
+
+@pytest.mark.parametrize("store", ["disk", "s3"])
+def test_odd_names(seaweed: SeaweedServer, store: str, tmp_path: Path) -> None:
+    """Nothing in a name is decoded, none is too long, and an object without a byte is one."""
+    files = LakehouseFileIO(seaweed.s3_properties())
+    root = f"file://{tmp_path}" if store == "disk" else f"s3://raw/{uuid.uuid4().hex}"
+    for name in ODD:
+        files.put(f"{root}/raw/{name}", b"" if name == "empty" else name.encode())
+        files.put(f"{root}/raw/other/{name}", b"another")
+    objects = [SourceObject(each.url, each.size, each.etag) for each in files.list_objects(f"{root}/raw/")]
+    staged = staging.stage(files, objects, f"{root}/staging", lambda: None)
+    files.delete_objects(each.url for each in objects)
+    for each in objects:
+        with staged.open_read(each.url, etag=each.etag, size=each.size) as body:
+            name = each.url.rpartition("/")[2]
+            assert body.read() == (b"another" if "/other/" in each.url else b"" if name == "empty" else name.encode())
+    assert staging.remove_staged(files, f"{root}/staging") == 2 * len(ODD)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Every end
 # ---------------------------------------------------------------------------------------------------------------------
@@ -281,6 +357,24 @@ def test_nothing_stays_after_a_cancel(either: Project, copied: list[str]) -> Non
     outcome = either.record().outcome
     assert outcome is not None
     assert outcome.kind == "cancelled"
+
+
+def test_copies_end_with_the_lease(on_s3: Project, copied: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has lost the hour to another run pays for no more of them, and none stays."""
+    shorten_leases(monkeypatch, SHORT, SHORT / 10)
+    taken = threading.Lock()
+
+    def take(event: events.Event) -> None:
+        if event.name == "object.copied":
+            if taken.acquire(blocking=False):
+                held = on_s3.table.ledger.hour(WINDOW)
+                held.advance(epoch=held.record.epoch + 1, state="idle", attempt=None)
+            time.sleep(1)
+
+    with events.subscribed(take), pytest.raises(CommitConflictError):
+        on_s3.run()
+    assert 0 < len(copied) < OBJECTS
+    assert _copies(on_s3) == []
 
 
 def test_a_sealed_hour_keeps_no_copies(either: Project) -> None:
@@ -357,17 +451,78 @@ def test_nothing_stays_after_a_kill(on_s3: Project, soon: None, moment: str) -> 
     assert on_s3.record().state == "idle"
 
 
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note what this process copies."""
+    asked: list[str] = []
+    copy = LakehouseFileIO.copy
+
+    def noted(files: LakehouseFileIO, source: str, url: str, **how: object) -> ObjectInfo:
+        info = copy(files, source, url, **how)  # type: ignore[arg-type]
+        asked.append(source)
+        return info
+
+    monkeypatch.setattr(LakehouseFileIO, "copy", noted)
+    return asked
+
+
 @pytest.mark.parametrize("keys", [{}, {"staging_prefix": "s3://plain/scratch"}], ids=["ledger", "prefix"])
-def test_a_killed_hour_runs_again(on_s3: Project, soon: None, keys: dict[str, str]) -> None:
-    """The next run removes what the first has copied, and copies anew: nothing is read that was not listed."""
+def test_a_killed_hour_goes_on(on_s3: Project, soon: None, keys: dict[str, str], sources: list[str]) -> None:
+    """What the first run has copied is not copied from its source once more, and is removed all the same."""
     on_s3.describe(keys)
     with Lone(Run(on_s3.folder, HOUR, at={"object.copied": SIGKILL})) as first:
         first.killed()
-    assert 0 < len(_copies(on_s3)) < OBJECTS
+    left = _copies(on_s3)
+    assert 0 < len(left) < OBJECTS
     assert on_s3.run(others_are_over=True).step == "run"
     assert on_s3.ids() == IDS
+    assert set(left) <= set(sources)
+    assert len(sources) == OBJECTS
     _second_pass(on_s3)
     assert _copies(on_s3) == []
+
+
+def test_what_changed_since_a_kill_is_copied_anew(on_s3: Project, soon: None, sources: list[str]) -> None:
+    """A copy of the earlier version is none of what is listed now."""
+    with Lone(Run(on_s3.folder, HOUR, at={"object.copied": SIGKILL})) as first:
+        first.killed()
+    name = _copies(on_s3)[0].rpartition("-")[2]
+    number = int(name.partition(".")[0])
+    url = f"{on_s3.lakehouse.spec('events').source.path.partition('/%Y')[0]}/2013/01/01/10-{name}"
+    on_s3.warehouse.files.put(url, json_lines([row(HOUR, number + OBJECTS)]))
+    on_s3.run(others_are_over=True)
+    assert on_s3.ids() == sorted({*IDS, number + OBJECTS} - {number})
+    assert url in sources
+
+
+def test_copies_that_go_meanwhile_are_made_anew(
+    on_s3: Project, soon: None, monkeypatch: pytest.MonkeyPatch, sources: list[str]
+) -> None:
+    """Whoever closes the killed attempt may do so just now."""
+    with Lone(Run(on_s3.folder, HOUR, at={"object.copied": SIGKILL})) as first:
+        first.killed()
+    left, listed = _copies(on_s3), staging.staged_in
+
+    def removed(files: LakehouseFileIO, folder: str) -> list[ObjectInfo]:
+        found = listed(files, folder)
+        files.delete_objects(set(left) & {item.url for item in found})
+        return found
+
+    monkeypatch.setattr(staging, "staged_in", removed)
+    on_s3.run(others_are_over=True)
+    assert on_s3.ids() == IDS
+    assert not set(left) & set(sources)
+
+
+def test_a_missing_bucket_is_not_a_missing_object(on_s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is wrong is wrong at the next run, too."""
+
+    def no_bucket(_requests: object, _source: ObjectInfo, url: str, *_: object, **__: object) -> ObjectInfo:
+        raise FileNotFoundError(2, "copy_object: no such object or bucket (NoSuchBucket)", url)
+
+    monkeypatch.setattr("lakehouse_pipeline.object_store.requests.S3Requests.copy", no_bucket)
+    with pytest.raises(ConfigurationError, match="there is no such bucket"):
+        on_s3.run()
 
 
 def test_a_killed_hour_that_is_sealed_resumes(on_s3: Project, soon: None) -> None:
@@ -493,6 +648,10 @@ def test_auto_on_one_disk(staged: Project) -> None:
         ("SELECT * FROM source UNION ALL SELECT * FROM `source`", 2),
         ("SELECT * FROM names, source JOIN source s -- FROM source\n /* join source */", 2),
         ("SELECT source.a, source.b FROM source_of", 1),
+        ("SELECT id, source, coalesce(source, id, source) FROM source WHERE a IN (1, source) GROUP BY id, source", 1),
+        ("SELECT '-- ''source', \"from source, source\" FROM source JOIN source AS other USING (id)", 2),
+        ("SELECT * FROM (source) JOIN (SELECT id FROM names AS n, (SELECT 1), Source) USING (id)", 2),
+        ("SELECT a FROM x JOIN source s ON f(x.a, s.a) = 1, source", 2),
     ],
 )
 def test_how_often_sql_reads_its_source(project: Project, sql: str, times: int) -> None:

@@ -16,15 +16,12 @@ from pyiceberg.types import DateType, IntegerType, NestedField, StringType, Time
 
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
+from lakehouse_pipeline.iceberg.manifest_files import ManifestSums, codec_of, decode_entry, encode_entry
 from lakehouse_pipeline.iceberg.manifests import (
     ADDED,
     DELETED,
     EXISTING,
-    ManifestSums,
-    codec_of,
-    decode_entry,
     digest,
-    encode_entry,
     live_paths,
     manifests_of,
     read_entries,

@@ -24,7 +24,7 @@ from lakehouse_pipeline.errors import DataError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg import data_files
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
-from lakehouse_pipeline.iceberg.manifests import decode_entry
+from lakehouse_pipeline.iceberg.manifest_files import decode_entry
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of, schema_of

@@ -12,7 +12,7 @@ from pyiceberg.types import BinaryType, FixedType, LongType, NestedField, String
 
 from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.iceberg.conformed import conform
-from lakehouse_pipeline.iceberg.manifests import sealed_manifest_file
+from lakehouse_pipeline.iceberg.manifest_files import sealed_manifest_file
 from lakehouse_pipeline.iceberg.schemas import (
     arrow_schema,
     arrow_schema_of,

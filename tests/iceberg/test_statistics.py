@@ -18,7 +18,8 @@ from pyiceberg.types import PrimitiveType
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifests import decode_entry, digest
+from lakehouse_pipeline.iceberg.manifest_files import decode_entry
+from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
 from lakehouse_pipeline.iceberg.tables import open_catalog

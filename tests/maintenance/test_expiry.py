@@ -26,6 +26,7 @@ from lakehouse_pipeline.backfill.sealed import commit_sealed
 from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import CommitConflictError, CommitStateUnknownError, SafetyError
+from lakehouse_pipeline.iceberg import dropped_refs
 from lakehouse_pipeline.iceberg import expiry as iceberg_expiry
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger import leases
@@ -594,7 +595,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterable[Script
     """Give a SQL catalog that answers as a test says, and little patience."""
     patience = RetryPolicy(tries=3, min_wait_s=0, max_wait_s=0)
     monkeypatch.setattr(iceberg_expiry, "COMMIT_RETRIES", patience)
-    monkeypatch.setattr(iceberg_expiry, "PUT_BACK_RETRIES", patience)
+    monkeypatch.setattr(dropped_refs, "PUT_BACK_RETRIES", patience)
     catalog = ScriptedCatalog(
         "scripted",
         uri=f"sqlite:///{tmp_path}/c.db",
@@ -654,7 +655,7 @@ def far(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     """Give a table in a REST catalog, and the fault server before it; tries follow each other at once."""
     patience = RetryPolicy(tries=TRIES, min_wait_s=0, max_wait_s=0)
     monkeypatch.setattr(iceberg_expiry, "COMMIT_RETRIES", patience)
-    monkeypatch.setattr(iceberg_expiry, "PUT_BACK_RETRIES", patience)
+    monkeypatch.setattr(dropped_refs, "PUT_BACK_RETRIES", patience)
     with fault_server(seaweed) as server, open_catalog(seaweed.catalog_properties() | {"uri": server.endpoint}) as made:
         yield server, filled(Lake.create(made))
 

@@ -1,5 +1,6 @@
 """Objects made of ranges of others: on both stores, and on an S3 that vouches for its copies, or does not."""
 
+import itertools
 import random
 import uuid
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.object_store import parts
 from lakehouse_pipeline.object_store.checksums import ChecksumMismatchError, crc64nvme, from_text, joined, to_text
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.multipart import MOST_PARTS
 from lakehouse_pipeline.object_store.objects import ObjectRange, PreconditionFailedError
-from lakehouse_pipeline.object_store.parts import Part, coalesced, planned
+from lakehouse_pipeline.object_store.parts import COPIED_PART_BYTES, Part, coalesced, copied_parts, planned
 from tests.object_store.scripted_s3 import RESET, Answer, ScriptedS3, body, error
 from tests.object_store.vouching_s3 import SMALLEST, VouchingS3
 
@@ -344,3 +346,13 @@ def test_what_is_no_sum_is_refused(text: str) -> None:
     """Eight bytes in base64, and nothing else."""
     with pytest.raises(ValueError, match="is no CRC64NVME"):
         from_text(text)
+
+
+@pytest.mark.parametrize("size", [5 * 2**30 + 1, 10_000 * COPIED_PART_BYTES + 1, 5 * 2**40, 48 * 2**40])
+def test_a_large_copy_has_no_more_parts_than_s3_takes(size: int) -> None:
+    """However large: all of it, in order, and no part of more than 5 GiB."""
+    spans = copied_parts(size)
+    assert len(spans) <= MOST_PARTS
+    assert max(map(len, spans)) <= 5 * 2**30
+    assert (spans[0].start, spans[-1].stop) == (0, size)
+    assert all(before.stop == after.start for before, after in itertools.pairwise(spans))

@@ -258,7 +258,7 @@ def test_a_copy_is_the_object(file_io: LakehouseFileIO, root: str) -> None:
 def test_a_large_copy_is_made_in_parts(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the store, under the same conditions; nothing of an upload stays where it is refused."""
     monkeypatch.setattr("lakehouse_pipeline.object_store.s3.COPIED_AT_ONCE_BYTES", 1)
-    monkeypatch.setattr("lakehouse_pipeline.object_store.compose.COPIED_PART_BYTES", 6 * 2**20)
+    monkeypatch.setattr("lakehouse_pipeline.object_store.parts.COPIED_PART_BYTES", 6 * 2**20)
     files, root = LakehouseFileIO(seaweed.s3_properties()), f"s3://plain/{uuid.uuid4().hex}/"
     body = os.urandom(18 * 2**20)
     files.put(root + "source", body)
@@ -267,9 +267,14 @@ def test_a_large_copy_is_made_in_parts(seaweed: SeaweedServer, monkeypatch: pyte
     assert files.counts().bytes_copied - before.bytes_copied == len(body) == copied.size
     assert files.counts().bytes_sent == before.bytes_sent
     assert files.get(root + "target").body == body
+    listed = files.head(root + "source")
+    assert listed
     files.put(root + "source", body[::-1])
     with pytest.raises(PreconditionFailedError):
         files.copy(root + "source", root + "target", if_absent=True)
+    with pytest.raises(TransientError, match="source is not the version"):
+        files.copy(root + "source", root + "target", etag=listed.etag, size=listed.size)
+    assert files.get(root + "target").body == body
     assert list(files.list_uploads(root)) == []
     files.copy(root + "source", root + "target")
     assert files.get(root + "target").body == body[::-1]

@@ -283,6 +283,25 @@ def test_a_known_version_is_copied_at_once(s3: ScriptedS3) -> None:
         s3.file_io().copy(URL, URL + "2", etag="e1", size=4)
 
 
+def test_a_copy_tells_a_missing_bucket_from_a_missing_source(s3: ScriptedS3) -> None:
+    """S3 answers 404 to either."""
+    s3.script = [error(404, "NoSuchBucket"), SOURCE]
+    with pytest.raises(ConfigurationError, match=f"^{URL}2: there is no such bucket .*is its name right"):
+        s3.file_io().copy(URL, URL + "2", etag="e1", size=4)
+    s3.script = [error(404, "NoSuchKey"), error(404)]
+    with pytest.raises(FileNotFoundError) as caught:
+        s3.file_io().copy(URL, URL + "2", etag="e1", size=4)
+    assert caught.value.filename == URL
+
+
+def test_a_copy_has_the_tags_that_are_asked_for(s3: ScriptedS3) -> None:
+    """Not those of its source, which S3 copies unless it is told otherwise."""
+    s3.script = [COPIED]
+    s3.file_io(**{"s3.write.tags.team": "data"}).copy(URL, URL + "2", etag="e1", size=4)
+    sent = s3.asked[0].headers
+    assert (sent["x-amz-tagging"], sent["x-amz-tagging-directive"]) == ("team=data", "REPLACE")
+
+
 @pytest.mark.parametrize(
     ("answer", "region"),
     [

@@ -90,7 +90,7 @@ def test_store_that_is_away_is_asked_once(project: Project, caplog: pytest.LogCa
         (project.folder / f"tables/{name}.yaml").write_bytes((project.folder / "tables/events.yaml").read_bytes())
         file = project.folder / f"tables/{name}.yaml"
         file.write_text(file.read_text().replace("lake.events", f"lake.{name}"))
-    assert len(list(build_defs(project.lakehouse).assets or ())) == 3 * 7  # each table, and what stands beside it
+    assert len(list(build_defs(project.lakehouse).assets or ())) == 3 * 8  # each table, and what stands beside it
     (said,) = [record for record in caplog.records if record.name.endswith("orchestration.assets")]
     assert "events: its dimensions do not count for its code version" in said.getMessage()
     assert "hidden" not in caplog.text

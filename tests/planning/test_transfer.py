@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -152,13 +153,16 @@ def test_a_deadline_rules_out_what_is_slow() -> None:
     plan = plan_transfer(question, shipped_book())
     assert name_of(plan.chosen) == "read by inter-region read"
     shipped = next(each for each in plan.others if each.legs[0].way == "shipped devices")
-    assert "the deadline is 5 d" in shipped.problems[0]
+    assert "longer than the deadline of 5 d" in shipped.problems[0]
 
 
 def test_no_way() -> None:
     """Each way says what it lacks."""
     question = Question((Origin("a", TB),), "b", "b", deadline_s=1)
-    with pytest.raises(NoWayError, match=r"takes 5\.33 min, and the deadline is 1 s.*no private link for private link"):
+    with pytest.raises(
+        NoWayError,
+        match=r"takes 5\.33 min, 5\.32 min longer than the deadline of 1 s.*no private link for private link",
+    ):
         plan_transfer(question, shipped_book())
 
 
@@ -246,13 +250,29 @@ def _planned(question: Question, book: PriceBook) -> TransferPlan | None:
 
 @given(questions(), books)
 def test_what_is_chosen_is_never_dominated(question: Question, book: PriceBook) -> None:
-    """No other feasible way is both cheaper and at least as fast; and the chosen one keeps the deadline."""
+    """No other feasible way is better in one and no worse in the other; and the chosen one keeps the deadline."""
     if plan := _planned(question, book):
         chosen = plan.chosen
         feasible = [each for each in plan.others if not each.problems]
-        assert not any(each.dollars < chosen.dollars and each.seconds <= chosen.seconds for each in feasible)
+        beaten = (chosen.dollars, chosen.seconds)
+        assert not any(
+            each.dollars <= chosen.dollars and each.seconds <= chosen.seconds and (each.dollars, each.seconds) != beaten
+            for each in feasible
+        )
         assert question.deadline_s is None or chosen.seconds <= question.deadline_s
         assert plan.runner_up is (feasible[0] if feasible else None)
+
+
+@pytest.mark.parametrize("want", ["cheapest", "fastest"])
+def test_ties(want: Literal["cheapest", "fastest"]) -> None:
+    """Of ways that cost the same the fastest is chosen, of those that take as long the cheapest; in any order."""
+    row = "{{moves: [sources], bandwidth: {}, per_byte: {}, source: s, date: d}}"
+    other = row.format(*(("1 Gb/s", "$1/GB") if want == "cheapest" else ("2 Gb/s", "$2/GB")))
+    both = [f"good: {row.format('2 Gb/s', '$1/GB')}", f"other: {other}"]
+    for rows in (both, both[::-1]):
+        book = parse_book(f"ways: {{{', '.join(rows)}}}", "")
+        chosen = plan_transfer(Question((Origin("a", TB),), "b", "b", reads=0, want=want), book).chosen
+        assert chosen.legs[0].way == "good"
 
 
 @given(questions(), books, st.integers(0, 10**18))

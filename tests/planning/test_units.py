@@ -30,6 +30,12 @@ def test_rates_are_read_as_they_are_written(count: int, unit: str) -> None:
     assert units.read_rate(f"{count} {unit}") == float(count * units.BITS_PER_SECOND[unit])
 
 
+@given(st.floats(1e-9, 1e21))
+def test_dollars_that_are_shown_can_be_read(amount: float) -> None:
+    """To two digits at least: an hour's objects may cost a fraction of a cent."""
+    assert units.read_dollars(units.show_dollars(amount)) == pytest.approx(amount, rel=5e-2)
+
+
 @given(amounts)
 def test_what_is_shown_can_be_read(amount: float) -> None:
     """To the three digits that are shown."""
@@ -47,6 +53,8 @@ def test_what_is_shown_can_be_read(amount: float) -> None:
         (units.show_rate(6.614e12), "6,614 Gb/s"),
         (units.show_dollars(80e6), "$80,000,000"),
         (units.show_dollars(0.19), "$0.19"),
+        (units.show_dollars(0.0024), "$0.00240"),
+        (units.show_dollars(0), "$0.00"),
     ],
 )
 def test_shown(shown: str, text: str) -> None:
