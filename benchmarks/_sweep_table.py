@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import obstore
-from obstore.store import S3Store
 from pyiceberg.catalog import Catalog
 
 from benchmarks._compact_tables import FIRST, WIDE, Asked
+from benchmarks._obstore import s3_store
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
@@ -86,15 +86,7 @@ def _written(lake: Lake, hour: HourWindow, names: Sequence[str], sample: Entry) 
 def put(urls: Sequence[str], properties: Mapping[str, str]) -> None:
     """Put tiny objects of one bucket, many at once."""
     bucket = urls[0].removeprefix("s3://").partition("/")[0]
-    store = S3Store(
-        bucket,
-        endpoint=properties["s3.endpoint"],
-        region=properties["s3.region"],
-        access_key_id=properties["s3.access-key-id"],
-        secret_access_key=properties["s3.secret-access-key"],
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
+    store = s3_store(bucket, properties)
     keys = iter([url.removeprefix(f"s3://{bucket}/") for url in urls])
 
     async def one_after_the_other() -> None:

@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lakehouse_pipeline.backfill.forecast import Asked, Forecast, forecast
+from lakehouse_pipeline.backfill.figures import Asked
+from lakehouse_pipeline.backfill.forecast import Forecast, forecast
 from lakehouse_pipeline.backfill.run_plan import RunPlan, store_print
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.demo.seaweed import SeaweedServer

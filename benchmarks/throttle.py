@@ -112,19 +112,11 @@ def pyarrow_client(properties: Mapping[str, str], strategy: str | None) -> Put:
 def obstore_client(properties: Mapping[str, str], tries: int | None) -> Put:
     """The Python face of Rust's object_store."""
     import obstore  # noqa: PLC0415
-    from obstore.store import S3Store  # noqa: PLC0415
+
+    from benchmarks._obstore import s3_store  # noqa: PLC0415
 
     retry: Any = {"retry_config": {"max_retries": tries - 1, "retry_timeout": timedelta(minutes=10)}} if tries else {}
-    store = S3Store(
-        BUCKET,
-        endpoint=properties["s3.endpoint"],
-        region=properties["s3.region"],
-        access_key_id=properties["s3.access-key-id"],
-        secret_access_key=properties["s3.secret-access-key"],
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-        **retry,
-    )
+    store = s3_store(BUCKET, properties, **retry)
     return lambda key: obstore.put(store, key, BODY)
 
 

@@ -1,17 +1,14 @@
 """A backfill before it begins: what its hours are taken to be, what S3 will say to them, what to set.
 
-Figures come from whoever asks, else from hours of the table that were run before, else they are assumed; each says
-which. `forecast` looks, `plan_backfill` decides; nothing is written.
+`forecast` looks, `plan_backfill` decides; nothing is written.
 """
 
-import math
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+from lakehouse_pipeline.backfill.figures import LEAST_S, NOTHING_SAID, Asked, Figure, figures
 from lakehouse_pipeline.backfill.known_hours import KnownHours, look_at
-from lakehouse_pipeline.backfill.placement import bucket_count, share_of
 from lakehouse_pipeline.backfill.run_plan import RunPlan, engine_print, inputs_print, spec_print, store_print
 from lakehouse_pipeline.backfill.staging_choice import price_book, times_read
 from lakehouse_pipeline.config.lakehouse import Lakehouse
@@ -19,8 +16,7 @@ from lakehouse_pipeline.config.table import MAX_FILE_SIZE, MIN_FILE_SIZE, TableS
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
-from lakehouse_pipeline.ledger.records import began_at
-from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.file_io import S3_SCHEMES, LakehouseFileIO
 from lakehouse_pipeline.object_store.settings import read_settings
 from lakehouse_pipeline.planning.advice import MOST_503_SHARE, MOST_IN_FLIGHT, Advice, Load, advise, roomy_file_bytes
 from lakehouse_pipeline.planning.clients import OURS
@@ -30,64 +26,12 @@ from lakehouse_pipeline.planning.transfer import NoWayError, Origin, Question, T
 from lakehouse_pipeline.planning.units import show_bytes
 from lakehouse_pipeline.sources.listing import SourceObject
 
-ASSUMED_LEAST_S, ASSUMED_BYTES_PER_S = 5.0, 25e6  # of an hour's ETL where nothing is known; ours, and said so
-LEAST_S = 1e-3
 UNLIMITED = Scaling(write_rate=1e12, read_rate=1e12, detect_s=None)  # a disk says no 503s
-ON_S3, ON_DISK = ("s3:", "s3a:", "s3n:"), ("file:", "/")
+ON_DISK = ("file:", "/")
 
 _LOCAL = re.compile(r"local(\[.*\])?|sail")
 _DATA_PATH = "write.data.path"
 _BY_HASH = "write.object-storage.enabled"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What somebody says, in place of what can be found out.
-
-    Attributes:
-        bytes_: of an hour's files in the table.
-        files: of an hour.
-        etl_s: seconds of an hour.
-        at_most: hours at once that the engine has room for.
-        force: unchanged hours are run, too.
-    """
-
-    bytes_: int | None = None
-    files: int | None = None
-    etl_s: float | None = None
-    at_most: int | None = None
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what no hour has."""
-        for name, said, least in (
-            ("bytes", self.bytes_, 0),
-            ("files", self.files, 1),
-            ("seconds", self.etl_s, LEAST_S),
-            ("at most", self.at_most, 1),
-        ):
-            if said is not None and not least <= said < math.inf:
-                raise ConfigurationError(f"{name}: {said} is out of bounds; {least} is the least")
-
-    @property
-    def all(self) -> bool:
-        """Tell whether nothing is left to find out."""
-        return None not in (self.bytes_, self.files, self.etl_s)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of an hour, and where it is from.
-
-    Attributes:
-        value: the figure.
-        origin: in words.
-        assumed: neither said nor measured.
-    """
-
-    value: float
-    origin: str
-    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +85,7 @@ def forecast(
     warehouse: Warehouse | None,
     hours: HourRange,
     *,
-    asked: Asked = Asked(),
+    asked: Asked = NOTHING_SAID,
     scaling: Scaling | None = None,
 ) -> Forecast:
     """Look at a backfill.
@@ -192,7 +136,7 @@ def plan_backfill(
             f"there is nothing to run of {hours}: {len(known.there)} are in the table, and unchanged, "
             f"{len(known.sealed)} wait for their commit, {len(missing)} have no object"
         )
-    sizes, files, etl_s = _figures(spec, known, todo, asked)
+    sizes, files, etl_s = figures(spec, known, todo, asked)
     location, store = _location(spec, catalog, known.table), read_settings(catalog)
     on_s3 = not location.startswith(ON_DISK)
     model = (scaling or Scaling()) if on_s3 else UNLIMITED
@@ -247,67 +191,6 @@ def plan_backfill(
     )
 
 
-def _figures(
-    spec: TableSpec, known: KnownHours, todo: Sequence[HourWindow], asked: Asked
-) -> tuple[Figure, Figure, Figure]:
-    """Give bytes, files and seconds of an hour."""
-    source = statistics.fmean(_source_bytes(spec, known, hour) for hour in todo)
-    run = [each for each in known.measured.values() if each.seal.files and not each.rewritten]
-    sizes = Figure(float(asked.bytes_), "as said") if asked.bytes_ is not None else _bytes(spec, known, source)
-    return (
-        sizes,
-        _files(spec, sizes, asked, [each.seal.files for each in run], (todo[0], source)),
-        _seconds(
-            source, asked, [(each.seal.at - began_at(each.attempt)).total_seconds() for each in run if each.seal.at]
-        ),
-    )
-
-
-def _files(
-    spec: TableSpec, sizes: Figure, asked: Asked, measured: Sequence[int], source: tuple[HourWindow, float]
-) -> Figure:
-    if asked.files is not None:
-        return Figure(float(asked.files), "as said")
-    if measured and asked.bytes_ is None:
-        return Figure(statistics.fmean(measured), f"the mean of {_were_run(len(measured))}")
-    hour, read = source
-    by_size = math.ceil(sizes.value / spec.file_size)
-    planned = bucket_count(spec, hour, round(read / share_of(spec, hour)), 1) if spec.sort else 1
-    if planned > by_size:
-        return Figure(float(planned), "as many as its source has bytes for: buckets are planned before it is read")
-    return Figure(float(by_size), "as many as files of the spec's size")
-
-
-def _seconds(source: float, asked: Asked, measured: Sequence[float]) -> Figure:
-    if asked.etl_s is not None:
-        return Figure(asked.etl_s, "as said")
-    if measured:
-        return Figure(statistics.median(measured), f"the median of {_were_run(len(measured))}")
-    assumed = ASSUMED_LEAST_S + source / ASSUMED_BYTES_PER_S
-    said = f"assumed: {ASSUMED_LEAST_S:.0f} s, and {ASSUMED_BYTES_PER_S / 1e6:.0f} MB of its source a second"
-    return Figure(assumed, said, assumed=True)
-
-
-def _bytes(spec: TableSpec, known: KnownHours, source: float) -> Figure:
-    written = {hour: each.seal.bytes for hour, each in known.measured.items() if each.seal.files}
-    read = sum(_source_bytes(spec, known, hour) for hour in written)
-    if read and source:
-        ratio = sum(written.values()) / read
-        return Figure(ratio * source, f"{ratio:.2f} for each of its source, as in {_were_run(len(written))}")
-    if written:
-        return Figure(statistics.fmean(written.values()), f"the mean of {_were_run(len(written))}")
-    return Figure(source, "assumed: as many as its source has", assumed=True)
-
-
-def _were_run(hours: int) -> str:
-    return f"{hours} hours that were run" if hours > 1 else "an hour that was run"
-
-
-def _source_bytes(spec: TableSpec, known: KnownHours, hour: HourWindow) -> float:
-    """Give the bytes of an hour's source that are the hour's own; 0 where nobody looked."""
-    return known.inputs[hour].bytes * share_of(spec, hour) if hour in known.inputs else 0.0
-
-
 def _by_url(known: KnownHours, hours: Sequence[HourWindow]) -> dict[str, SourceObject]:
     """Give each object once, of however many hours it is."""
     return {
@@ -356,7 +239,7 @@ def _about_store(location: str, endpoint: str | None) -> str:
     """Say what the simulated store is, where that is not plain."""
     if location.startswith(ON_DISK):
         return "tables are files here: no store throttles them"
-    if not location.startswith(ON_S3):
+    if not location.startswith(S3_SCHEMES):
         return "where the table will be is its catalog's to say: S3 is assumed"
     return "the limits are those of AWS's S3, and s3.endpoint names a store that may have others" if endpoint else ""
 
@@ -382,7 +265,7 @@ def _ways(
     spec: TableSpec, files: LakehouseFileIO, objects: Sequence[SourceObject], there: str, told: Forecast
 ) -> tuple[TransferPlan | None, str]:
     """Cost the ways from the sources to the table's region; gives a note where that cannot be done."""
-    if not objects or not (there.startswith(ON_S3) and objects[0].url.startswith(ON_S3)):
+    if not objects or not (there.startswith(S3_SCHEMES) and objects[0].url.startswith(S3_SCHEMES)):
         return None, ""
     regions = files.region_of(objects[0].url), files.region_of(there)
     if regions[0] is None or regions[1] is None:

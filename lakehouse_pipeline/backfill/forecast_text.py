@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lakehouse_pipeline.backfill.forecast import Figure, Forecast
+from lakehouse_pipeline.backfill.figures import Figure
+from lakehouse_pipeline.backfill.forecast import Forecast
 from lakehouse_pipeline.backfill.run_plan import RunPlan
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.planning import transfer_text
@@ -79,31 +80,24 @@ def read_plan(file: Path, table: str) -> RunPlan:
     Raises:
         ConfigurationError: it is none, or one of another table.
     """
+    command = f"`lakehouse plan {table} RANGE -o {file}`"
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(
-            f"{file}: {error.strerror}; `lakehouse plan {table} RANGE -o {file}` writes it"
-        ) from None
+        raise ConfigurationError(f"{file}: {error.strerror}; {command} writes it") from None
     except ValueError as error:
-        raise ConfigurationError(
-            f"{file}: no JSON: {error}; `lakehouse plan {table} RANGE -o {file}` writes it"
-        ) from None
+        raise ConfigurationError(f"{file}: no JSON: {error}; {command} writes it") from None
     if isinstance(told, dict) and told.get("version", VERSION) != VERSION:
         raise ConfigurationError(
-            f"{file} is of another version of this software ({told['version']}, not {VERSION}); "
-            f"`lakehouse plan {table} RANGE -o {file}` writes one"
+            f"{file} is of another version of this software ({told['version']}, not {VERSION}); {command} writes one"
         )
     try:
         ops: Mapping[str, Any] = told["run_config"]["ops"]
         if ops and table not in ops:
-            raise ConfigurationError(
-                f"{file} is a plan of {', '.join(ops)}, and not of {table}; "
-                f"`lakehouse plan {table} RANGE -o {file}` writes one"
-            )
+            raise ConfigurationError(f"{file} is a plan of {', '.join(ops)}, and not of {table}; {command} writes one")
         config = ops[table]["config"]["plan"]
     except (KeyError, TypeError):
-        raise ConfigurationError(f"{file} is no plan; `lakehouse plan {table} RANGE -o {file}` writes one") from None
+        raise ConfigurationError(f"{file} is no plan; {command} writes one") from None
     try:
         return RunPlan.read(config)
     except ConfigurationError as error:

@@ -105,8 +105,7 @@ class RunPlan(BaseModel):
 
     def of(self, hours: Sequence[HourWindow]) -> "RunPlan":
         """Give the part of the plan that is about some of its hours, without a gap: a run's config is kept for ever."""
-        place = DIGITS * (hours[0].ordinal - self.hours.first.ordinal)
-        sources = self.sources[place : place + DIGITS * len(hours)]
+        sources = "".join(self._prints(hours))
         return self.model_copy(update={"first": hours[0].key, "last": hours[-1].key, "sources": sources})
 
     def check(self, spec: TableSpec, lakehouse: Lakehouse, files: LakehouseFileIO, hours: Sequence[HourWindow]) -> None:
@@ -122,14 +121,14 @@ class RunPlan(BaseModel):
             SafetyError: the plan was made for something else; says for what.
             TransientError: the store did not answer.
         """
-        again = _another(spec, self.hours)
+        mine = self.hours
+        again = _another(spec, mine)
         if self.table != spec.name:
             raise SafetyError(f"this plan is one of {self.table}, and not of {spec.name}")
-        mine = self.hours
         others = [hour for hour in hours if hour not in mine]
         if others:
             raise SafetyError(
-                f"{len(others)} of {len(hours)} hours are not in the plan, {self.hours}; the first is {others[0]}. "
+                f"{len(others)} of {len(hours)} hours are not in the plan, {mine}; the first is {others[0]}. "
                 f"{_another(spec, HourRange(min(hours), max(hours)))}"
             )
         if self.spec != spec_print(spec):
@@ -141,7 +140,8 @@ class RunPlan(BaseModel):
         if not self.sources:
             return
         now = list_inputs(spec, files, hours)
-        changed = [hour for hour in hours if inputs_print(now[hour]) != self._source_of(hour, mine.first)]
+        planned = zip(hours, self._prints(hours), strict=True)
+        changed = [hour for hour, then in planned if inputs_print(now[hour]) != then]
         if changed:
             named = ", ".join(hour.key for hour in changed[:MOST_NAMED])
             raise SafetyError(
@@ -149,9 +149,11 @@ class RunPlan(BaseModel):
                 f"({named}{', ...' if len(changed) > MOST_NAMED else ''}). {again}"
             )
 
-    def _source_of(self, hour: HourWindow, first: HourWindow) -> str:
-        place = DIGITS * (hour.ordinal - first.ordinal)
-        return self.sources[place : place + DIGITS]
+    def _prints(self, hours: Sequence[HourWindow]) -> list[str]:
+        """Give the fingerprint of each hour's objects as it was; empty ones where nobody looked."""
+        first = self.hours.first.ordinal
+        places = (DIGITS * (hour.ordinal - first) for hour in hours)
+        return [self.sources[place : place + DIGITS] for place in places]
 
 
 def _another(spec: TableSpec, hours: HourRange) -> str:

@@ -48,7 +48,8 @@ def plan(
 
     Figures of an hour are those of hours that were run before, unless given; S3's request scaling is simulated.
     """
-    from lakehouse_pipeline.backfill.forecast import Asked, NothingToRunError, forecast
+    from lakehouse_pipeline.backfill.figures import Asked
+    from lakehouse_pipeline.backfill.forecast import NothingToRunError, forecast
     from lakehouse_pipeline.backfill.forecast_text import as_json as told_json
     from lakehouse_pipeline.backfill.forecast_text import lines
     from lakehouse_pipeline.hours import parse_range

@@ -31,7 +31,7 @@ from lakehouse_pipeline.object_store.vending import ENDPOINT, Vended, portable
 
 logger = logging.getLogger(__name__)
 
-_S3_SCHEMES = ("s3://", "s3a://", "s3n://")
+S3_SCHEMES = ("s3://", "s3a://", "s3n://")
 
 
 class LakehouseFileIO(FileIO):
@@ -256,7 +256,7 @@ class LakehouseFileIO(FileIO):
             return None
 
     def _store(self, url: str) -> Store:
-        if url.startswith(_S3_SCHEMES):
+        if url.startswith(S3_SCHEMES):
             return self._s3_store()
         if url.startswith(("/", "file:")):
             return self._local

@@ -59,7 +59,8 @@ def plan_asset(lakehouse: Lakehouse, spec: TableSpec, group: str) -> dg.AssetsDe
     )
     def plan(config: PlanConfig) -> dg.MaterializeResult[None]:
         # Definitions are loaded by every tick and command: simulator and drawing library are not, before they are used.
-        from lakehouse_pipeline.backfill.forecast import Asked, NothingToRunError, forecast  # noqa: PLC0415
+        from lakehouse_pipeline.backfill.figures import Asked  # noqa: PLC0415
+        from lakehouse_pipeline.backfill.forecast import NothingToRunError, forecast  # noqa: PLC0415
         from lakehouse_pipeline.backfill.forecast_text import markdown, run_config  # noqa: PLC0415
         from lakehouse_pipeline.planning.units import read_bytes  # noqa: PLC0415
         from lakehouse_pipeline.status.markdown import embedded  # noqa: PLC0415

@@ -6,14 +6,8 @@ import uuid
 
 import pytest
 
-from lakehouse_pipeline.backfill.forecast import (
-    ASSUMED_BYTES_PER_S,
-    ASSUMED_LEAST_S,
-    Asked,
-    Forecast,
-    NothingToRunError,
-    forecast,
-)
+from lakehouse_pipeline.backfill.figures import ASSUMED_BYTES_PER_S, ASSUMED_LEAST_S, Asked
+from lakehouse_pipeline.backfill.forecast import Forecast, NothingToRunError, forecast
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow, parse_range

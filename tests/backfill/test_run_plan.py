@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lakehouse_pipeline.backfill.forecast import Asked, Forecast, forecast
+from lakehouse_pipeline.backfill.figures import Asked
+from lakehouse_pipeline.backfill.forecast import Forecast, forecast
 from lakehouse_pipeline.backfill.forecast_text import as_json, read_plan
 from lakehouse_pipeline.backfill.run_plan import RunPlan
 from lakehouse_pipeline.config.backfill import BackfillSettings

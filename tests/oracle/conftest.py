@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pyiceberg.catalog import Catalog
 
-from lakehouse_pipeline.demo.seaweed import REGION, SeaweedServer
+from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from tests.iceberg.lake import Lake
-from tests.oracle.jvm import Jvm
+from tests.oracle.jvm import Jvm, s3_file_io
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +21,7 @@ def jvm(seaweed: SeaweedServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "warehouse": f"s3://{seaweed.table_bucket}",
         "credential": f"{seaweed.access_key_id}:{seaweed.secret_access_key}",
         "cache-enabled": "false",
-        "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-        "http-client.type": "urlconnection",
-        "client.region": REGION,
-        "s3.endpoint": seaweed.endpoint,
-        "s3.access-key-id": seaweed.access_key_id,
-        "s3.secret-access-key": seaweed.secret_access_key,
-        "s3.path-style-access": "true",
+        **s3_file_io(seaweed),
     }
     with Jvm(tmp_path_factory.mktemp("oracle"), properties) as started:
         yield started

@@ -11,12 +11,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lakehouse_pipeline.demo.seaweed import REGION, SeaweedServer
 from tests.oracle import environment
 
 SERVER = Path(__file__).parent / "spark_server.py"
 STOP_TIMEOUT_S = 30.0
 POSITION_DELETES, EQUALITY_DELETES = 1, 2  # `content` in a table's `delete_files`, as Iceberg's spec numbers it
 Row = dict[str, Any]
+
+
+def s3_file_io(seaweed: SeaweedServer) -> dict[str, str]:
+    """Give the properties with which Iceberg's S3FileIO reads and writes what an S3 server has."""
+    return {
+        "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        "http-client.type": "urlconnection",
+        "client.region": REGION,
+        "s3.endpoint": seaweed.endpoint,
+        "s3.access-key-id": seaweed.access_key_id,
+        "s3.secret-access-key": seaweed.secret_access_key,
+        "s3.path-style-access": "true",
+    }
 
 
 class JvmError(Exception):

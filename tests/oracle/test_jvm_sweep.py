@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from lakehouse_pipeline.backfill.leftovers import close_attempts
-from lakehouse_pipeline.demo.seaweed import REGION, SeaweedServer
+from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.iceberg.reachability import METADATA_FILE
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.maintenance.audit import SweepRules
 from tests.backfill.hands import opened, sealed
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket
 from tests.maintenance.test_sweep import DAY, HIDDEN, ORPHANS, RULES, audited, later, litter, swept, there, with_history
-from tests.oracle.jvm import Jvm
+from tests.oracle.jvm import Jvm, s3_file_io
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(1200)]  # the first test may have to install Spark
 
@@ -50,15 +50,7 @@ class Sweeper:
     def __init__(self, jvm: Jvm, seaweed: SeaweedServer) -> None:
         """Describe it."""
         self._jvm = jvm
-        self._io = {
-            "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-            "http-client.type": "urlconnection",
-            "client.region": REGION,
-            "s3.endpoint": seaweed.endpoint,
-            "s3.access-key-id": seaweed.access_key_id,
-            "s3.secret-access-key": seaweed.secret_access_key,
-            "s3.path-style-access": "true",
-        }
+        self._io = s3_file_io(seaweed)
 
     def orphans(self, lake: Lake, rules: SweepRules) -> set[str]:
         """Name the files that it would remove by the same rules, and remove none."""
