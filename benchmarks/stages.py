@@ -49,7 +49,7 @@ def main() -> None:
     table = warehouse.table(spec)
     assert table is not None
     files, inputs = warehouse.files, observe_inputs(spec, warehouse.files, HOUR)
-    plan = plan_hour(spec, HOUR, inputs, HourRecord(hour=HOUR.key), TableState("", 0, ()), force=True)
+    plan = plan_hour(spec, HOUR, inputs, HourRecord(hour=HOUR.key), TableState("", 0, ""), force=True)
     view = source_view(spec, plan, files, table.columns, Aside(files, f"{table.location}/_benchmark"))
     splits = plan_splits(files, view.objects, view.format, target_bytes=1 << 30)
     tasks = balance(splits, task_count(view.bytes, cores_of(session)))

@@ -247,11 +247,11 @@ def _planned(
     table = table or _table_of(bench, lambda: new_columns(spec, warehouse.files, inputs.source))
     held = table.ledger.hour(hour)
     table = warehouse.table(spec) or table  # not older than the record: what that knows of is in it
-    live = tuple(file.path for file in table.live(hour))
+    live = table.as_sealed({hour: held.record.seals}).get(hour) or digest(file.path for file in table.live(hour))
     plan = plan_hour(spec, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live), force=force)
     events.emit("hour.planned", spec.table, hour.key, step=plan.step, why=plan.why)
     hand = HourInHand(table, hour, held, bench.run_id)
-    return SealedHourRun(bench, table, hand, plan, stages, digest(live), counter, halt)
+    return SealedHourRun(bench, table, hand, plan, stages, live, counter, halt)
 
 
 def _table_of(bench: Bench, columns: Callable[[], tuple[Column, ...]]) -> HourlyTable:

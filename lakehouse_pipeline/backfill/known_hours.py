@@ -7,6 +7,7 @@ from lakehouse_pipeline.backfill.plan import HourInputs, TableState, list_inputs
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.records import Committed, HourRecord
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
@@ -76,12 +77,13 @@ def _committed(records: Mapping[HourWindow, HourRecord]) -> dict[HourWindow, Com
     return {hour: record.committed for hour, record in records.items() if record.committed}
 
 
-def _live(table: HourlyTable, hours: Mapping[HourWindow, HourRecord]) -> dict[HourWindow, tuple[str, ...]]:
-    """Give the names of each hour's live files; one that may be of several is named in each."""
-    found: dict[HourWindow, list[str]] = {hour: [] for hour in hours}
-    for file in table.all_live(hours) if hours else ():
+def _live(table: HourlyTable, records: Mapping[HourWindow, HourRecord]) -> dict[HourWindow, str]:
+    """Give the digest of each hour's live files; one that may be of several counts in each."""
+    told = table.as_sealed({hour: record.seals for hour, record in records.items()})
+    found: dict[HourWindow, list[str]] = {hour: [] for hour in records if hour not in told}
+    for file in table.all_live(found) if found else ():
         only = file.span.hour
-        for hour in hours if only is None else [HourWindow.from_ordinal(only)]:
+        for hour in found if only is None else [HourWindow.from_ordinal(only)]:
             if hour in found and file.span.meets([hour.ordinal]):
                 found[hour].append(file.path)
-    return {hour: tuple(paths) for hour, paths in found.items()}
+    return told | {hour: digest(paths) for hour, paths in found.items()}

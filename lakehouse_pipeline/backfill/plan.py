@@ -18,7 +18,6 @@ from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
@@ -77,12 +76,12 @@ class TableState:
     Attributes:
         table_uuid: the table's own id.
         schema_id: its current schema.
-        live: names of the hour's live files.
+        live: digest of the names of the hour's live files.
     """
 
     table_uuid: str
     schema_id: int
-    live: tuple[str, ...]
+    live: str
 
 
 def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) -> HourInputs:
@@ -173,7 +172,7 @@ def _step(
     may_land = record.state in {"sealed", "committing"}  # what is being abandoned may have lost files already
     if may_land and attempt and attempt.seal and (attempt.source, attempt.recipe) == (source, recipe):
         sealed_for = (attempt.seal.table_uuid, attempt.seal.schema_id)
-        untouched = digest(state.live) in {attempt.replaces, attempt.seal.digest}
+        untouched = state.live in {attempt.replaces, attempt.seal.digest}
         if sealed_for == (state.table_uuid, state.schema_id) and untouched:
             return "resume", f"attempt {attempt.id} is sealed and only waits for its commit"
     if committed is None:
@@ -182,7 +181,7 @@ def _step(
         "its source objects changed": committed.source != source,
         "the transform, the spec or a dimension changed": committed.recipe != recipe,
         "the table no longer holds the files of its last commit": (
-            committed.seal.table_uuid != state.table_uuid or digest(state.live) != committed.seal.digest
+            committed.seal.table_uuid != state.table_uuid or state.live != committed.seal.digest
         ),
     }
     why = ", ".join(text for text, changed in changes.items() if changed)

@@ -21,6 +21,7 @@ from lakehouse_pipeline.errors import (
     SafetyError,
 )
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.as_sealed import digests_as_sealed
 from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
 from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
@@ -226,6 +227,11 @@ class HourlyTable:
         metadata = self.table.metadata
         wanted = None if hours is None else {hour.ordinal for hour in hours}
         return live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), wanted)
+
+    def as_sealed(self, seals: Mapping[HourWindow, Collection[Seal]]) -> dict[HourWindow, str]:
+        """Give the digests of the hours that are as one of their seals says; see `digests_as_sealed`."""
+        metadata = self.table.metadata
+        return digests_as_sealed(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), seals)
 
     @cached_property
     def stored(self) -> StoredTable:

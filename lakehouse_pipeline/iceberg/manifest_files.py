@@ -6,12 +6,13 @@ Source: https://iceberg.apache.org/spec/#manifests
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
 
 import fastavro
+from fastavro.schema import to_parsing_canonical_form
 from fastavro.write import Writer
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.conversions import to_bytes
@@ -40,7 +41,9 @@ from lakehouse_pipeline.ledger.records import PartitionBounds, SealedManifest
 FORMAT_VERSION: Literal[2] = 2
 UNASSIGNED = -1  # a sequence number that the manifest list's writer fills in with the commit's
 _SUMMED = {"partition", "record_count"}  # of a data file
+_DATA_FILE = "data_file"  # the last field of an entry
 
+MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes
 BLOCK_BYTES = 16_000  # of entries that are compressed together; fastavro's default
 
 # Iceberg's names of write.avro.compression-codec, and Avro's own. (PyIceberg needs a C library more for snappy.)
@@ -101,23 +104,52 @@ class ManifestKind:
         """Undo `encode`."""
         return dict(fastavro.schemaless_reader(io.BytesIO(body), self.avro, None))  # type: ignore[arg-type]
 
+    def encodes_as(self, written: Any) -> bool:
+        """Tell whether entries of another Avro schema are the same bytes."""
+        return bool(to_parsing_canonical_form(written) == self._canonical)
+
+    @cached_property
+    def _canonical(self) -> str:
+        return to_parsing_canonical_form(self.avro)
+
+    # Avro writes the fields of a record one after the other and nothing between them: a schema that ends earlier reads
+    # where an entry begins, and leaves alone its statistics, which are most of it.
+
     def decode_summed(self, body: bytes) -> Entry:
-        """Give what the manifest list sums up of an encoded entry: most of an entry are statistics, which it is not."""
-        return dict(fastavro.schemaless_reader(io.BytesIO(body), self.avro, self._summed))  # type: ignore[arg-type]
+        """Give what the manifest list sums up of an encoded entry."""
+        return dict(fastavro.schemaless_reader(io.BytesIO(body), self._summed, None))  # type: ignore[arg-type]
+
+    def marked(self, body: bytes, marks: Entry) -> bytes:
+        """Give an encoded entry another status, snapshot and sequence numbers; its data file stays as it is."""
+        encoded, head = io.BytesIO(body), io.BytesIO()
+        fastavro.schemaless_reader(encoded, self._head, None)
+        fastavro.schemaless_writer(head, self._head, marks)
+        return head.getvalue() + encoded.read()
 
     @cached_property
     def _summed(self) -> Any:
-        return _entry_schema(self.spec.model_dump_json(), self.schema.model_dump_json(), deletes=False, summed=True)
+        *head, data_file = self.avro["fields"]
+        parts = data_file["type"]["fields"]
+        names = [part["name"] for part in parts]
+        told = parts[: max(map(names.index, _SUMMED)) + 1]
+        return _part_of(self.avro, [*head, {**data_file, "type": {**data_file["type"], "fields": told}}])
+
+    @cached_property
+    def _head(self) -> Any:
+        return _part_of(self.avro, [field for field in self.avro["fields"] if field["name"] != _DATA_FILE])
+
+
+def _part_of(schema: Any, fields: Sequence[Any]) -> Any:
+    parsed = {key: value for key, value in schema.items() if not key.startswith("__")}
+    return fastavro.parse_schema({**parsed, "fields": fields})
 
 
 @cache
-def _entry_schema(spec_json: str, schema_json: str, *, deletes: bool, summed: bool = False) -> Any:
+def _entry_schema(spec_json: str, schema_json: str, *, deletes: bool) -> Any:
     spec, schema = PartitionSpec.model_validate_json(spec_json), Schema.model_validate_json(schema_json)
     data_file = data_file_with_partition(partition_type(spec, schema), FORMAT_VERSION)
     if deletes:
         data_file = _of_deletes(data_file)
-    if summed:
-        data_file = StructType(*(field for field in data_file.fields if field.name in _SUMMED))
     entry = manifest_entry_schema_with_data_file(FORMAT_VERSION, data_file)
     return fastavro.parse_schema(AvroSchemaConversion().iceberg_to_avro(entry, schema_name="manifest_entry"))
 
@@ -137,38 +169,6 @@ def encode_entry(entry: Entry, spec: PartitionSpec, schema: Schema) -> bytes:
 def decode_entry(body: bytes, spec: PartitionSpec, schema: Schema) -> Entry:
     """Undo `encode_entry`."""
     return ManifestKind(spec, schema).decode(body)
-
-
-def write_manifest(
-    files: FileIO,
-    path: str,
-    entries: Iterable[Entry],
-    *,
-    spec: PartitionSpec,
-    schema: Schema,
-    content: ManifestContent,
-    codec: AvroCompressionCodec,
-    snapshot_id: int | None = None,
-) -> ManifestFile:
-    """Write a manifest of `entries` at `path` and give its line of the manifest list.
-
-    Args:
-        files: where to.
-        path: a name that nothing has yet.
-        entries: Avro records; ADDED ones without sequence numbers inherit them from the manifest list.
-        spec: the partition spec of every file in it.
-        schema: of the table.
-        content: data or deletes.
-        codec: Avro's name of the compression (see `codec_of`).
-        snapshot_id: the snapshot that the manifest is written for; None while that is not known (a seal).
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
-    opened = OpenManifest(ManifestKind(spec, schema, content), codec)
-    for entry in entries:
-        opened.add(entry)
-    return opened.put(files, path, snapshot_id)
 
 
 @dataclass
@@ -193,16 +193,9 @@ class OpenManifest:
         """Bytes so far; a block that is not full yet does not count."""
         return self._body.tell()
 
-    def add(self, entry: Entry) -> None:
-        """Write an entry behind the others."""
-        self._append(self._kind.encode(entry), entry)
-
-    def add_encoded(self, body: bytes) -> None:
-        """Write an entry that is encoded already."""
-        self._append(body, self._kind.decode_summed(body))
-
-    def _append(self, body: bytes, summed: Entry) -> None:
-        self._sums.add(summed)
+    def add(self, body: bytes) -> None:
+        """Write an encoded entry behind the others."""
+        self._sums.add(self._kind.decode_summed(body))
         self._block.num_records += 1
         self._block.bytes_.write(body)
         if self._block.bytes_.tell() >= self._block_bytes:
@@ -216,6 +209,11 @@ class OpenManifest:
     def put(self, files: FileIO, path: str, snapshot_id: int | None) -> ManifestFile:
         """Write the file, and give its line of the manifest list.
 
+        Args:
+            files: where to.
+            path: a name that nothing has yet.
+            snapshot_id: the snapshot that it is written for; None while that is not known (a seal).
+
         Raises:
             FileExistsError: the name is taken.
         """
@@ -223,6 +221,11 @@ class OpenManifest:
         with files.new_output(path).create(overwrite=False) as stream:
             stream.write(self._body.getvalue())
         return self._sums.line(path, self.length, self._kind.content, snapshot_id)
+
+
+def manifest_bytes(properties: Properties) -> int:
+    """Give the bytes that a manifest of a table is to have, about."""
+    return int(properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
 
 
 def header_bytes(kind: ManifestKind, codec: AvroCompressionCodec) -> int:

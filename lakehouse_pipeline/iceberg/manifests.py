@@ -186,14 +186,35 @@ def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
 
     Source: https://iceberg.apache.org/spec/#sequence-number-inheritance
     """
-    for entry in _records(files, manifest.manifest_path):
+    for entry, _ in read_encoded(files, manifest)[1]:
+        yield entry
+
+
+def read_encoded(files: FileIO, manifest: ManifestFile) -> tuple[Any, Iterator[tuple[Entry, bytes]]]:
+    """Give the Avro schema that a manifest was written in, and its entries as above, each beside its own bytes."""
+    blocks = fastavro.block_reader(io.BytesIO(_body(files, manifest.manifest_path)))
+    return blocks.writer_schema, _inherited(_encoded(blocks), manifest)
+
+
+def _encoded(blocks: Iterable[Any]) -> Iterator[tuple[Entry, bytes]]:
+    for block in blocks:
+        body: io.BytesIO = block.bytes_  # as `write_block` takes it
+        told, start = body.getbuffer(), 0
+        for record in block:
+            end = body.tell()
+            yield dict(record), bytes(told[start:end])
+            start = end
+
+
+def _inherited(entries: Iterable[tuple[Entry, bytes]], manifest: ManifestFile) -> Iterator[tuple[Entry, bytes]]:
+    for entry, body in entries:
         if entry.get("snapshot_id") is None:
             entry["snapshot_id"] = manifest.added_snapshot_id
         inherits = entry["status"] == ADDED or manifest.sequence_number == 0
         for name in ("sequence_number", "file_sequence_number"):
             if entry.get(name) is None and inherits:
                 entry[name] = manifest.sequence_number
-        yield entry
+        yield entry, body
 
 
 def read_sealed(files: FileIO, manifest: SealedManifest) -> Iterator[Entry]:

@@ -35,6 +35,7 @@ from lakehouse_pipeline.iceberg.manifest_files import (
     codec_of,
     header_bytes,
     listed_anew,
+    manifest_bytes,
 )
 from lakehouse_pipeline.iceberg.manifests import DELETED, EXISTING, manifests_of, read_entries
 from lakehouse_pipeline.iceberg.replacement import (
@@ -45,7 +46,6 @@ from lakehouse_pipeline.iceberg.replacement import (
     manifest_copy_url,
     writing_commit,
 )
-from lakehouse_pipeline.iceberg.seals import manifest_bytes
 
 MOST = 1.5  # of the target: a manifest is closed within an hour only beyond this, so that most hours stay whole
 CACHE_KIB = 16 * 1024  # of the database that sorts
@@ -230,7 +230,7 @@ class _Group:
                     yield opened
                     opened = None
             opened = opened or OpenManifest(self._kind, self._head.codec, block)
-            opened.add_encoded(body)
+            opened.add(body)
             last = hour
         if opened is not None:
             yield opened

@@ -28,7 +28,13 @@ from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, Safet
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.deletes import DeleteIndex, unpartitioned
 from lakehouse_pipeline.iceberg.event_time import ANY, EventTime
-from lakehouse_pipeline.iceberg.manifest_files import FORMAT_VERSION, codec_of, sealed_manifest_file, write_manifest
+from lakehouse_pipeline.iceberg.manifest_files import (
+    FORMAT_VERSION,
+    ManifestKind,
+    OpenManifest,
+    codec_of,
+    sealed_manifest_file,
+)
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
     DELETED,
@@ -38,9 +44,9 @@ from lakehouse_pipeline.iceberg.manifests import (
     digest,
     live_file,
     manifests_of,
+    read_encoded,
     read_entries,
     refuse_straddling,
-    schema_for,
 )
 from lakehouse_pipeline.ledger.records import Attempt, Rewrite, Seal
 
@@ -224,32 +230,29 @@ class CommitWriting:
     ) -> tuple[ManifestFile, list[LiveFile], list[LiveFile]]:
         """Copy a manifest with what the hours replace marked DELETED; the manifest itself where it has none of that."""
         span_of = event_time.in_entries_of(manifest.partition_spec_id)
-        entries, gone, left = [], [], []
-        for entry in read_entries(self.table.io, manifest):
+        kind = ManifestKind.of(self.table.metadata, manifest)
+        written_in, entries = read_encoded(self.table.io, manifest)
+        as_it_is = kind.encodes_as(written_in)
+        bodies: list[bytes] = []
+        gone: list[LiveFile] = []
+        left: list[LiveFile] = []
+        for entry, body in entries:
             if entry["status"] == DELETED:
                 continue
             file = live_file(entry, span_of(entry), manifest.partition_spec_id)
-            if taken.has(file):
-                gone.append(file)
-                entries.append({**entry, "status": DELETED, "snapshot_id": self.snapshot_id})
-                continue
-            entries.append({**entry, "status": EXISTING})
-            left.append(file)
+            goes = taken.has(file)
+            (gone if goes else left).append(file)
+            marks = {"status": DELETED, "snapshot_id": self.snapshot_id} if goes else {"status": EXISTING}
+            marked = {**entry, **marks}
+            bodies.append(kind.marked(body, marked) if as_it_is else kind.encode(marked))
         if not gone:
             return manifest, [], left
+        copy = OpenManifest(kind, codec_of(self.table.properties))
+        for body in bodies:
+            copy.add(body)
         copies = len(self.own_files)
         with self.own(manifest_copy_url(self.table.location_provider(), self.batch, copies)) as path:
-            copy = write_manifest(
-                self.table.io,
-                path,
-                entries,
-                spec=self.table.metadata.specs()[manifest.partition_spec_id],
-                schema=schema_for(self.table.metadata, manifest.partition_spec_id),
-                content=manifest.content,
-                codec=codec_of(self.table.properties),
-                snapshot_id=self.snapshot_id,
-            )
-        return copy, gone, left
+            return copy.put(self.table.io, path, self.snapshot_id), gone, left
 
     def check_far_deletes(self, hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -> None:
         """Hold deletes of more than one hour that are removed against the rule that they apply to no file any more.

@@ -3,18 +3,22 @@
 From the seal on, a failure costs a commit and never the ETL.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 from pyiceberg.table.locations import LocationProvider
 
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifest_files import codec_of, decode_entry, partition_bounds, write_manifest
-from lakehouse_pipeline.iceberg.manifests import DATA, LiveFile, digest
+from lakehouse_pipeline.iceberg.manifest_files import (
+    BLOCK_BYTES,
+    ManifestKind,
+    OpenManifest,
+    codec_of,
+    manifest_bytes,
+    partition_bounds,
+)
+from lakehouse_pipeline.iceberg.manifests import ADDED, DATA, LiveFile, digest
 from lakehouse_pipeline.ledger.records import Seal, SealedManifest
-
-MANIFEST_BYTES = 8 * 1024**2  # Iceberg's default of commit.manifest.target-size-bytes
 
 
 def seal_files(
@@ -44,23 +48,17 @@ def seal_files(
         FileExistsError: the attempt was sealed before.
     """
     spec, schema = table.spec(), table.schema()
-    target = manifest_bytes(table.properties)
     manifests = []
-    for place, part in enumerate(_parts(written, target)):
-        path = manifest_url(table.location_provider(), attempt, place)
-        manifest = write_manifest(
-            table.io,
-            path,
-            [{**decode_entry(file.entry, spec, schema), "sequence_number": as_of} for file in part],
-            spec=spec,
-            schema=schema,
-            content=ManifestContent.DATA,
-            codec=codec_of(table.properties),
-        )
-        rows = sum(file.rows for file in part)
-        bounds = partition_bounds(manifest)
+    for place, opened in enumerate(_filled(table, ManifestKind(spec, schema), written, as_of)):
+        manifest = opened.put(table.io, manifest_url(table.location_provider(), attempt, place), None)
         manifests.append(
-            SealedManifest(path=path, length=manifest.manifest_length, files=len(part), rows=rows, partitions=bounds)
+            SealedManifest(
+                path=manifest.manifest_path,
+                length=manifest.manifest_length,
+                files=manifest.added_files_count or 0,
+                rows=manifest.added_rows_count or 0,
+                partitions=partition_bounds(manifest),
+            )
         )
     data = [file for file in kept if file.content == DATA]
     return Seal(
@@ -82,24 +80,23 @@ def seal_files(
     )
 
 
-def manifest_bytes(properties: Mapping[str, str]) -> int:
-    """Give the bytes that a manifest of a table is to have, about."""
-    return int(properties.get("commit.manifest.target-size-bytes", MANIFEST_BYTES))
-
-
 def manifest_url(provider: LocationProvider, attempt: str, place: int) -> str:
     """Give the place of one of an attempt's manifests, counted from 0."""
     return provider.new_metadata_location(f"{attempt}-m{place}.avro")
 
 
-def _parts(written: Sequence[WrittenFile], target: int) -> Iterator[list[WrittenFile]]:
-    part: list[WrittenFile] = []
-    size = 0
+def _filled(
+    table: Table, kind: ManifestKind, written: Sequence[WrittenFile], as_of: int | None
+) -> Iterator[OpenManifest]:
+    """Fill manifests, each to the bytes that it is to have; entries go into them as tasks have encoded them."""
+    codec, target = codec_of(table.properties), manifest_bytes(table.properties)
+    marks = {"status": ADDED, "sequence_number": as_of}
+    opened = None
     for file in written:
-        if part and size + len(file.entry) > target:
-            yield part
-            part, size = [], 0
-        part.append(file)
-        size += len(file.entry)
-    if part:
-        yield part
+        opened = opened or OpenManifest(kind, codec, min(BLOCK_BYTES, target // 8))
+        opened.add(file.entry if as_of is None else kind.marked(file.entry, marks))
+        if opened.length >= target:
+            yield opened
+            opened = None
+    if opened:
+        yield opened

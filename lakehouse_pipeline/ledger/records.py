@@ -249,6 +249,12 @@ class HourRecord(_Model):
     committed: Committed | None = None
     outcome: Outcome | None = None
 
+    @property
+    def seals(self) -> tuple[Seal, ...]:
+        """What its files may be: those of its last commit, or of what waits for one and may have landed."""
+        known = (self.committed.seal if self.committed else None, self.attempt.seal if self.attempt else None)
+        return tuple(seal for seal in known if seal)
+
 
 class Extent(_Model):
     """How far an attempt's files were seen to go, kept because removing them leaves gaps.
