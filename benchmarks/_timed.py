@@ -1,10 +1,11 @@
-"""What each writer of `compact.py` says of a compaction: its seconds, and those of processors. Standard library only.
+"""Seconds, and those of processors, that a writer takes for a compaction or a step. Standard library only.
 
 A writer runs in a process of its own with nothing imported that it does not need, so that its memory is its own.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -55,6 +56,20 @@ def cpu_seconds() -> float:
             above = parents.get(above, 0)
         total += ticks if above else 0
     return total / TICKS
+
+
+def measured(step: Callable[[], object]) -> Mapping[str, float]:
+    """Do a step: its seconds, those of processors, and this process's peak of memory before and after, in bytes."""
+    before = peak_bytes()
+    spent, started = cpu_seconds(), time.perf_counter()
+    step()
+    seconds, cpu = time.perf_counter() - started, cpu_seconds() - spent
+    return {"seconds": seconds, "cpu": cpu, "before": before, "peak": peak_bytes()}
+
+
+def peak_bytes() -> int:
+    """Give the most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
 def run(compact: Callable[[str], object]) -> None:

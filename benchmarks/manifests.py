@@ -1,0 +1,83 @@
+"""An hour of 100,000 data files: sealed, committed, looked at and replaced, beside PyIceberg and the JVM's Iceberg.
+
+`python -m benchmarks.manifests [--files N] [--rounds N] [--json FILE]` prints a Markdown table. Each file has twenty
+columns of statistics; there is no byte of data. Files and SQLite's catalog are on this disk. Each step is a process;
+memory is what it took beyond what was there when it began (the JVM's: of its heap). Ours seals before it commits; peers
+write their manifests with the commit. The best of the rounds counts, which noise only adds to.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _manifests_table
+from benchmarks.compact import versions
+from tests.oracle import environment
+
+FOLDER = Path(".lakehouse/benchmarks/manifests").absolute()
+FILES = 100_000
+OURS = ("seal", "commit", "look", "read", "seal again", "replace", "read again")
+Figures = Mapping[str, float]
+
+
+def said(*command: str) -> list[Figures]:
+    """Run a process, and give the figures that it prints."""
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def measured(files: int) -> Iterator[tuple[str, str, Figures]]:
+    """Measure all writers once: who, what, and what it took."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    ours, peer = (_manifests_table.opened(FOLDER).identifier for _ in range(2))
+    for what in OURS:
+        if what == "seal again":  # the hour has been committed once: that is what peers get
+            yield from peers(ours, peer)
+        step = {"replace": "commit"}.get(what, what.partition(" ")[0])
+        command = (sys.executable, "-m", "benchmarks._manifests_ours", str(FOLDER), ours, step, str(files))
+        yield "ours", what, said(*command)[0]
+
+
+def peers(ours: str, peer: str) -> Iterator[tuple[str, str, Figures]]:
+    """Let the peers append and replace what ours has committed."""
+    metadata = _manifests_table.opened(FOLDER, ours).now.metadata_url
+    script, jar = str(Path(__file__).with_name("_manifests_jvm.py")), str(environment.iceberg_runtime())
+    jvm = said(str(environment.python()), script, jar, metadata, str(FOLDER / "jvm"))
+    for what, figures in zip(("append", "replace"), jvm, strict=True):
+        command = (sys.executable, "-m", "benchmarks._manifests_pyiceberg", str(FOLDER), peer, what, ours)
+        yield "PyIceberg", what, said(*command)[0]
+        yield "JVM Iceberg", what, figures
+
+
+def main() -> None:
+    """Measure, and print a Markdown table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--files", type=int, default=FILES)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="a file that gets the figures of all rounds")
+    told = parser.parse_args()
+    environment.python()
+    rounds: dict[str, list[Figures]] = {}
+    for _ in range(told.rounds):
+        for who, what, figures in measured(told.files):
+            rounds.setdefault(f"{who}: {what}", []).append(figures)
+    raw: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "versions": versions(), "files": told.files}
+    if told.json:
+        told.json.write_text(json.dumps({**raw, "rounds": rounds}, indent=1))
+    print(f"{told.files:,} files, 20 columns of statistics, best of {told.rounds}\n")
+    print("| step | s | CPU s | CPU ms a file | MB |\n| --- | ---: | ---: | ---: | ---: |")
+    for name, runs in rounds.items():
+        best = {figure: min(run[figure] for run in runs) for figure in ("seconds", "cpu")}
+        memory = max(run["peak"] - run["before"] for run in runs)
+        cells = (f"{best['seconds']:.2f}", f"{best['cpu']:.2f}", f"{best['cpu'] / told.files * 1e3:.4f}")
+        print(f"| {name} | {' | '.join(cells)} | {memory / 1e6:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
