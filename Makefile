@@ -7,7 +7,6 @@
 
 # Spark's launcher reads JAVA_HOME; the Java found may be neither the caller's JAVA_HOME nor on PATH.
 RUN = JAVA_HOME="$$(tools/java-home)"
-BENCHMARKS = $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 demo: setup-demo ## backfill the example flights into Iceberg on an S3 server of its own
 	@$(RUN) .venv/bin/lakehouse demo $(ARGS)
@@ -29,10 +28,8 @@ check: setup-dev ## lint, format, types, layers, and what no file here may name
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/pytest -q tests/test_repository.py
 
-bench: setup-dev ## every benchmark, one after the other
-	@for script in $(BENCHMARKS); do \
-		echo "== $$script"; $(RUN) .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)" $(ARGS) || exit 1; \
-	done
+bench: setup-dev ## every benchmark, and docs/benchmarks.md of them; ARGS="append sweep" are these
+	@$(RUN) .venv/bin/python -m benchmarks $(ARGS)
 
 screenshots: setup-dev ## a backfill in Dagster's page, as pictures for docs/img
 	@$(RUN) .venv/bin/pytest -q tests/e2e/test_browser.py --basetemp .lakehouse/screenshots $(ARGS)

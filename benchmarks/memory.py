@@ -10,12 +10,13 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks import _events, _ours
+from benchmarks import _events, _goals, _ours
 
 FOLDER = Path(".lakehouse/benchmarks/memory").absolute()
 FILES = {"200 MB": 6, "2 GB": 60}  # of a million and a quarter rows, 34 MB each
 ROWS_A_FILE = 1_250_000
 POLL_S = 0.1
+GOAL = 1.5  # times the memory
 ERROR_CHARACTERS = 4_000
 
 
@@ -71,6 +72,7 @@ def peak(*command: str, output: int = subprocess.DEVNULL) -> tuple[dict[str, int
 
 def main() -> None:
     """Measure, and print a Markdown table."""
+    ratios = {}
     print("| case | hour | Python peak MB | JVM peak MB | all MB | ratio |\n| --- | --- | --- | --- | --- | --- |")
     for case in _ours.CASES:
         first = 0
@@ -82,7 +84,11 @@ def main() -> None:
             highest, _ = peak(sys.executable, "-m", "benchmarks._ours", str(folder), table, "1")
             first = first or highest["all"]
             megabytes = (f"{highest[part] / 1e6:.0f}" for part in ("python", "java", "all"))
-            print(f"| {case} | {name} | {' | '.join(megabytes)} | {highest['all'] / first:.2f} |", flush=True)
+            ratios[case] = highest["all"] / first
+            print(f"| {case} | {name} | {' | '.join(megabytes)} | {ratios[case]:.2f} |", flush=True)
+    print()
+    for case, ratio in ratios.items():
+        _goals.at_most(f"{case}: memory of ten times the hour, in times", ratio, GOAL)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _goals
 from lakehouse_pipeline.backfill.figures import Asked
 from lakehouse_pipeline.backfill.forecast import Forecast, forecast
 from lakehouse_pipeline.backfill.run_plan import RunPlan, store_print
@@ -194,7 +195,12 @@ def main() -> None:
     fewer, own, more = runs.values()
     times = [f"{other['took'] / own['took']:.2f}" for other in (fewer, more)]
     print(f"\na quarter takes {times[0]} times as long as recommended, four times as many {times[1]}; ", end="")
-    print(f"503s: {fewer['503s']}, {own['503s']} and {more['503s']}")
+    print(f"503s: {fewer['503s']}, {own['503s']} and {more['503s']}\n")
+    others = {"a quarter of the hours": fewer["took"], "four times the hours": more["took"]}
+    _goals.beside("the plan's hours in flight, seconds", own["took"], others)
+    predicted, seen = settings[best].predicted, 100 * own["503s"] / own["puts"]
+    _goals.at_most("seconds seen, of those predicted", own["took"] / (3600 * predicted.hours), 1.5, " times")
+    _goals.at_most("share of 503s seen beyond what was predicted", seen - 100 * predicted.throttle_share, 5, " points")
 
 
 if __name__ == "__main__":

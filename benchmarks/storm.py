@@ -27,6 +27,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.transforms import HourTransform
 from pyiceberg.types import LongType, NestedField, TimestamptzType
 
+from benchmarks import _goals
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
@@ -224,6 +225,13 @@ def main() -> None:
     print(f"| --- |{' ---: |' * len(found)}")
     for row in (*ROWS, *LEFT):
         print(f"| {row} | {' | '.join(figures[row] for figures in found.values())} |")
+    print()
+    for layout, figures in found.items():
+        _goals.at_most(f"{layout}: hours that are run by hand", float(figures["by hand"]), 0)
+    if len(found) == len(LAYOUTS):
+        first, *others = found
+        took = {name: float(figures["seconds"]) for name, figures in found.items()}
+        _goals.beside("a storm, seconds", took[first], {name: took[name] for name in others})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _sweep_attempt, _sweep_listing
-from benchmarks.compact import versions
+from benchmarks._machine import versions
 from tests.oracle import environment
 
 OBJECTS = 200_000

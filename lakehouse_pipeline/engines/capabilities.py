@@ -6,6 +6,7 @@ there is one, and refused by name where there is none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from pyspark.sql import SparkSession
 
@@ -60,6 +61,9 @@ ENGINES: Mapping[str, Capabilities] = {
 }
 
 
+_known: WeakKeyDictionary[SparkSession, Capabilities] = WeakKeyDictionary()  # asking a session costs a call to the JVM
+
+
 def engine_kind(engine: str) -> EngineKind:
     """Tell the kind of engine from its address in lakehouse.yaml.
 
@@ -91,4 +95,9 @@ def check_transform(session: SparkSession, spec: TableSpec) -> None:
 
 def capabilities(session: SparkSession) -> Capabilities:
     """Give what the engine behind a session can do; one that was not opened here is taken for Apache Spark."""
-    return ENGINES[session.conf.get(KIND, "local") or "local"]
+    if session not in _known:
+        kind = session.conf.get(KIND, "")
+        if not kind:  # it may still be told
+            return ENGINES["local"]
+        _known[session] = ENGINES[kind]
+    return _known[session]
