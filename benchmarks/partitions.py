@@ -1,7 +1,8 @@
-"""A table of many hours in Dagster: how long its definitions take to load, and what its page waits for.
+"""A table of many hours in Dagster: how long its definitions take to load, what its page waits for, and two ticks.
 
-`python -m benchmarks.partitions` prints a Markdown table, for tables of 10,000 and of 100,000 hours: the queries that
-the page's tab "Partitions" sends, sent to Dagster's webserver, with SQLite. 5,000 hours but for each 100th are
+`python -m benchmarks.partitions` prints a Markdown table, for tables of 1,000, 10,000 and 100,000 hours: the queries
+that the page's tab "Partitions" sends, sent to Dagster's webserver, with SQLite; and ticks of the sensors that are
+running from the start, as the page tests them. 5,000 hours (of the smallest table 500) but for each 100th are
 materialized: one by a run, the others as copies of its events.
 """
 
@@ -28,8 +29,8 @@ from lakehouse_pipeline.orchestration.in_process import run_job
 
 FOLDER = Path(".lakehouse/benchmarks/partitions").absolute()
 ROOT = Path(__file__).parents[1]
-SIZES = (10_000, 100_000)  # hours of a table
-MADE = 5_000  # hours that are materialized
+SIZES = (1_000, 10_000, 100_000)  # hours of a table
+MADE = 5_000  # hours that are materialized, half of the table's at most
 HOLE = 100  # each so many hours one is not: the page shows ranges
 LOADS, ASKS = 3, 5  # of which the best counts
 STARTS_WITHIN_S = 120.0
@@ -99,6 +100,16 @@ mutation LaunchPartitionBackfill($backfillParams: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $backfillParams) { __typename ... on PythonError { message } }
 }
 """
+TICK = """
+mutation SensorDryRunMutation($selectorData: SensorSelector!, $cursor: String) {
+  sensorDryRun(selectorData: $selectorData, cursor: $cursor) {
+    __typename
+    ... on DryRunInstigationTick { evaluationResult { skipReason error { message } } }
+    ... on PythonError { message }
+  }
+}
+"""
+SENSORS = ("leftovers", "events_health_watch")
 KEY = {"path": ["events"]}
 ASSET = '["events"]'  # as Dagster's database has it
 EVENTS = ("ASSET_MATERIALIZATION_PLANNED", "ASSET_MATERIALIZATION")  # of an hour, in this order
@@ -128,13 +139,18 @@ def load(folder: Path) -> float:
     return min(seconds)
 
 
-def materialize(folder: Path) -> None:
+def made(hours: int) -> int:
+    """Say how many hours of a table of so many are materialized."""
+    return min(MADE, hours // 2)
+
+
+def materialize(folder: Path, hours: int) -> None:
     """Run the first hour, and give the others of those that are materialized copies of its events."""
     os.chdir(folder)  # of which Dagster's file speaks
     ended = run_job(load_lakehouse(folder / "lakehouse.yaml", {}), "events", [FIRST])
     assert FIRST in ended.finished, ended.problems
     with sqlite3.connect(folder / ".lakehouse/dagster/history/runs/index.db") as database:
-        for place in range(1, MADE):
+        for place in range(1, made(hours)):
             if place % HOLE:
                 _copy(database, HourWindow.from_ordinal(FIRST.ordinal + place).key)
 
@@ -191,19 +207,22 @@ def ask(url: str, query: str, **variables: Any) -> tuple[float, bytes]:
     with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310
         told: bytes = answer.read()
     assert b"errors" not in told, told[:1000]
+    assert b'"error": {' not in told, told[:1000]
     assert b"PythonError" not in told, told[:1000]
     return time.perf_counter() - began, told
 
 
 def questions(hours: int) -> dict[str, tuple[str, dict[str, Any]]]:
     """Give what the page sends, by what it is for."""
-    made = {"assetKey": KEY, "partitionKey": HourWindow.from_ordinal(FIRST.ordinal + MADE - 1).key}
+    last = {"assetKey": KEY, "partitionKey": HourWindow.from_ordinal(FIRST.ordinal + made(hours) - 1).key}
+    place = {"repositoryName": "__repository__", "repositoryLocationName": "lakehouse"}
     keys = [HourWindow.from_ordinal(FIRST.ordinal + place).key for place in range(hours)]
     return {
         "the tab: all hours and their states": (HEALTH, {"assetKey": KEY}),
         "how many are there, is the table stale": (STALE, {"assetKeys": [KEY]}),
-        "an hour: its run and its events": (DETAIL, made),
-        "an hour: is it stale": (STALE_HOUR, made),
+        "an hour: its run and its events": (DETAIL, last),
+        "an hour: is it stale": (STALE_HOUR, last),
+        **{f"a tick of {name}": (TICK, {"selectorData": {**place, "sensorName": name}}) for name in SENSORS},
         "launching a backfill of all hours": (
             LAUNCH,
             {"backfillParams": {"assetSelection": [KEY], "partitionNames": keys, "fromFailure": False}},
@@ -215,7 +234,7 @@ def measure(hours: int) -> None:
     """Print the table's lines of one size."""
     folder = project(hours)
     print(f"| {hours:,} | loading the definitions | | {load(folder):.2f} | |", flush=True)
-    materialize(folder)
+    materialize(folder, hours)
     with webserver(folder) as url:
         for name, (query, variables) in questions(hours).items():
             first, told = ask(url, query, **variables)
@@ -228,7 +247,9 @@ def measure(hours: int) -> None:
 def main() -> None:
     """Measure, and print a Markdown table."""
     os.environ.pop("DAGSTER_HOME", None)  # each table has a history of its own
-    print(f"{MADE:,} hours of each table are materialized but for each {HOLE}th; the best of {LOADS} loads\n")
+    print(
+        f"{MADE:,} hours of each table (half at most) are materialized but for each {HOLE}th; best of {LOADS} loads\n"
+    )
     print("| hours | | s, first | s, again | answer, kB |")
     print("| ---: | --- | ---: | ---: | ---: |")
     for hours in SIZES:

@@ -5,7 +5,7 @@ An hour is UTC and half-open. Its key is the string that Dagster uses for the pa
 
 import re
 from calendar import monthrange
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -51,7 +51,7 @@ class HourWindow:
             raise ConfigurationError(f"{key!r} is not an hour; write it as 2013-01-01-10:00 (UTC)")
         if not key.endswith(":00"):
             raise ConfigurationError(f"{key!r} is not a whole hour; did you mean {key[:-2]}00?")
-        return cls(_parse(key, KEY_FORMAT))
+        return cls(_read(datetime.fromisoformat, key))  # ten times as quick as strptime, and hours are many
 
     @classmethod
     def from_ordinal(cls, ordinal: int) -> Self:
@@ -174,7 +174,11 @@ def _span(text: str) -> HourRange:
 
 
 def _parse(text: str, form: str) -> datetime:
+    return _read(lambda text: datetime.strptime(text, form).replace(tzinfo=UTC), text)
+
+
+def _read(read: Callable[[str], datetime], text: str) -> datetime:
     try:
-        return datetime.strptime(text, form).replace(tzinfo=UTC)
+        return read(text).replace(tzinfo=UTC)
     except ValueError:
         raise ConfigurationError(f"{text!r} does not exist in the calendar") from None

@@ -35,7 +35,6 @@ def changed_hours(
     Raises:
         TransientError: the store did not answer.
     """
-    known = table.ledger.known()
 
     def look(hour: HourWindow) -> str | None:
         record = table.ledger.hour(hour).record
@@ -48,6 +47,6 @@ def changed_hours(
         now = source_of(spec, inputs)
         return now if inputs.source and now != record.committed.source else None
 
-    asked = [hour for hour in hours if hour in known]
-    found = zip(asked, side_by_side(look, asked, LOOKS_AT_ONCE), strict=True)
+    # Of an hour without a record there is nothing to ask: all that are known need not be listed.
+    found = zip(hours, side_by_side(look, hours, LOOKS_AT_ONCE), strict=True)
     return {hour: fingerprint for hour, fingerprint in found if fingerprint}

@@ -69,7 +69,7 @@ def backfill(  # a command's options
     todo, said = list(asked), ""
     if only_failed or changed:
         failed = before.of(UNFINISHED) if only_failed else []
-        since = _changed(warehouse, spec, asked) if changed else []
+        since = _changed(warehouse, spec, [each.hour for each in before.live]) if changed else []
         todo = sorted({*failed, *since})
         named = [f"{len(failed)} failed or did not end"] * only_failed + [f"{len(since)} have changed"] * changed
         said = f", of which {' and '.join(named)}"

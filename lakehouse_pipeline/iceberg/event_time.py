@@ -6,7 +6,7 @@ Nothing here reads a file.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -49,8 +49,10 @@ class HourSpan:
     high: float
     exact: bool
 
-    def meets(self, hours: Iterable[int]) -> bool:
-        """Tell whether a row may be of one of the hours."""
+    def meets(self, hours: Collection[int]) -> bool:
+        """Tell whether a row may be of one of the hours; of a set of many, as quickly as of one."""
+        if 0 <= self.high - self.low < len(hours):
+            return any(hour in hours for hour in range(int(self.low), int(self.high) + 1))
         return any(self.low <= hour <= self.high for hour in hours)
 
     @property

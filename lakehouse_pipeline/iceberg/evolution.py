@@ -28,7 +28,8 @@ from lakehouse_pipeline.iceberg.changes import (
     SetSortOrder,
     WidenColumn,
 )
-from lakehouse_pipeline.iceberg.manifest_files import FORMAT_VERSION, codec_of
+from lakehouse_pipeline.iceberg.manifest_files import codec_of
+from lakehouse_pipeline.iceberg.manifest_lists import FORMAT_VERSION
 from lakehouse_pipeline.iceberg.schemas import schema_of, type_name
 
 DESCRIPTION = "comment"  # the property that engines show as a table's description

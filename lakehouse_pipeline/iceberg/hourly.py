@@ -222,11 +222,16 @@ class HourlyTable:
         refuse_straddling(files)
         return files
 
-    def all_live(self, hours: Collection[HourWindow] | None = None) -> Iterator[LiveFile]:
-        """Go through the live files that may have rows of some hours, or of all, delete files included."""
+    def all_live(self, hours: Collection[HourWindow] | None = None, *, newest: int | None = None) -> Iterator[LiveFile]:
+        """Go through the live files that may have rows of some hours, or of all, delete files included.
+
+        Args:
+            hours: these; None is all.
+            newest: of so many manifests, those that were added last; None is all.
+        """
         metadata = self.table.metadata
         wanted = None if hours is None else {hour.ordinal for hour in hours}
-        return live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), wanted)
+        return live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), wanted, newest=newest)
 
     def as_sealed(self, seals: Mapping[HourWindow, Collection[Seal]]) -> dict[HourWindow, str]:
         """Give the digests of the hours that are as one of their seals says; see `digests_as_sealed`."""

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Any
 
 import fastavro
 from fastavro.schema import to_parsing_canonical_form
@@ -35,10 +35,10 @@ from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.event_time import Entry, avro_name
+from lakehouse_pipeline.iceberg.manifest_lists import FORMAT_VERSION
 from lakehouse_pipeline.iceberg.manifests import ADDED, DELETED, EXISTING, schema_for
 from lakehouse_pipeline.ledger.records import PartitionBounds, SealedManifest
 
-FORMAT_VERSION: Literal[2] = 2
 UNASSIGNED = -1  # a sequence number that the manifest list's writer fills in with the commit's
 _SUMMED = {"partition", "record_count"}  # of a data file
 _DATA_FILE = "data_file"  # the last field of an entry

@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from heapq import nlargest
 from typing import Any
 
 import fastavro
@@ -24,8 +25,8 @@ from pyiceberg.table.metadata import TableMetadata
 
 from lakehouse_pipeline.errors import SafetyError
 from lakehouse_pipeline.iceberg.event_time import Entry, EventTime, HourSpan
+from lakehouse_pipeline.iceberg.manifest_lists import body_of, read_list
 from lakehouse_pipeline.ledger.records import SealedManifest
-from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 EXISTING, ADDED, DELETED = 0, 1, 2  # ManifestEntryStatus
 
@@ -93,6 +94,8 @@ def live_files(
     snapshot_id: int | None,
     event_time: EventTime,
     hours: Collection[int] | None = None,
+    *,
+    newest: int | None = None,
 ) -> Iterator[LiveFile]:
     """Go through the files that a snapshot reaches, deletes included, manifest by manifest.
 
@@ -104,8 +107,12 @@ def live_files(
         snapshot_id: whose; of None there are none.
         event_time: tells of which hours a file's rows can be.
         hours: only files that may have rows of these, as Iceberg counts hours; None is all.
+        newest: only files of so many manifests, those that were added last; None is all.
     """
-    for manifest in manifests_of(metadata, files, snapshot_id):
+    listed = manifests_of(metadata, files, snapshot_id)
+    if newest is not None:
+        listed = nlargest(newest, listed, key=lambda manifest: manifest.sequence_number or 0)
+    for manifest in listed:
         if hours is not None and not event_time.in_manifest(manifest).meets(hours):
             continue
         span_of = event_time.in_entries_of(manifest.partition_spec_id)
@@ -145,7 +152,7 @@ def manifests_of(metadata: TableMetadata, files: FileIO, snapshot_id: int | None
     snapshot = metadata.snapshot_by_id(snapshot_id)
     if snapshot is None:
         raise SafetyError(f"snapshot {snapshot_id} is not in the table's metadata (expired?)")
-    return snapshot.manifests(files)
+    return list(read_list(files, snapshot.manifest_list))
 
 
 def live_file(entry: Entry, span: HourSpan, spec_id: int) -> LiveFile:
@@ -192,7 +199,7 @@ def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
 
 def read_encoded(files: FileIO, manifest: ManifestFile) -> tuple[Any, Iterator[tuple[Entry, bytes]]]:
     """Give the Avro schema that a manifest was written in, and its entries as above, each beside its own bytes."""
-    blocks = fastavro.block_reader(io.BytesIO(_body(files, manifest.manifest_path)))
+    blocks = fastavro.block_reader(io.BytesIO(body_of(files, manifest.manifest_path)))
     return blocks.writer_schema, _inherited(_encoded(blocks), manifest)
 
 
@@ -227,7 +234,7 @@ def live_paths(files: FileIO, manifest: ManifestFile) -> Iterator[tuple[str, int
 
     Nothing else of an entry is decoded, which takes half the time.
     """
-    body = io.BytesIO(_body(files, manifest.manifest_path))
+    body = io.BytesIO(body_of(files, manifest.manifest_path))
     written = fastavro.reader(body).metadata["avro.schema"]
     body.seek(0)
     for entry in fastavro.reader(body, _schema_of_paths(written)):
@@ -252,16 +259,8 @@ def _schema_of_paths(written: str) -> Any:
 
 
 def _records(files: FileIO, path: str) -> Iterator[Entry]:
-    for record in fastavro.reader(io.BytesIO(_body(files, path))):
+    for record in fastavro.reader(io.BytesIO(body_of(files, path))):
         yield dict(record)  # type: ignore[arg-type]  # manifests hold records only
-
-
-def _body(files: FileIO, path: str) -> bytes:
-    """Read a whole file: one request, where opening it would ask for its size first."""
-    if isinstance(files, LakehouseFileIO):
-        return files.get(path).body
-    with files.new_input(path).open() as stream:
-        return stream.read()
 
 
 def schema_for(metadata: TableMetadata, spec_id: int) -> Schema:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pyiceberg.io import InputFile, OutputFile, OutputStream
-from pyiceberg.manifest import ManifestContent, ManifestFile, write_manifest_list
+from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.locations import LocationProvider
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -28,13 +28,8 @@ from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, Safet
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.deletes import DeleteIndex, unpartitioned
 from lakehouse_pipeline.iceberg.event_time import ANY, EventTime
-from lakehouse_pipeline.iceberg.manifest_files import (
-    FORMAT_VERSION,
-    ManifestKind,
-    OpenManifest,
-    codec_of,
-    sealed_manifest_file,
-)
+from lakehouse_pipeline.iceberg.manifest_files import ManifestKind, OpenManifest, codec_of, sealed_manifest_file
+from lakehouse_pipeline.iceberg.manifest_lists import write_list
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
     DELETED,
@@ -279,18 +274,15 @@ class CommitWriting:
         """Write the manifest list, and give what is to be sent."""
         metadata = self.table.metadata
         sequence_number = metadata.next_sequence_number()
-        with (
-            self.own(manifest_list_url(self.table.location_provider(), self.batch)) as path,
-            write_manifest_list(
-                FORMAT_VERSION,
+        with self.own(manifest_list_url(self.table.location_provider(), self.batch)) as path:
+            write_list(
                 _NewFile(self.table.io.new_output(path)),
-                self.snapshot_id,
-                self.base,
-                sequence_number,
-                codec_of(self.table.properties),
-            ) as writer,
-        ):
-            writer.add_manifests(list(manifests))
+                manifests,
+                snapshot_id=self.snapshot_id,
+                parent=self.base,
+                sequence_number=sequence_number,
+                codec=codec_of(self.table.properties),
+            )
         parent = metadata.snapshot_by_id(self.base) if self.base is not None else None
         before = parent.summary.additional_properties if parent and parent.summary else None
         snapshot = Snapshot(

@@ -28,6 +28,7 @@ from lakehouse_pipeline.maintenance.plan import (
     plan_compaction,
 )
 from lakehouse_pipeline.maintenance.rewrite import GroupTask, Rewritten, rewrite_group
+from lakehouse_pipeline.maintenance.windows import windows
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 HOURS_TOGETHER = 24  # that are leased, and committed, at once ...
@@ -75,6 +76,9 @@ def look(
 ) -> CompactionPlan:
     """Plan the compaction of a table; reads metadata and the ledger, and changes nothing.
 
+    Of a large table one window of hours is looked at after the other (see `windows`): delete files of more than one
+    hour that apply to no file at all are then left alone.
+
     Args:
         settings: how long hours have to be over.
         spec: the table's: when files are worth it, and how they are compacted.
@@ -97,7 +101,10 @@ def look(
         unpartitioned=table.stored.unpartitioned,
     )
     settled = datetime.now(UTC) - settings.compact_after
-    return plan_compaction(table.all_live(hours), busy, rules, settled, whole=hours is None)
+    parts = windows(table) if hours is None else [hours]
+    return CompactionPlan.of_parts(
+        plan_compaction(table.all_live(part), busy, rules, settled, whole=part is None) for part in parts
+    )
 
 
 def tries_of(table: HourlyTable, plan: CompactionPlan) -> str:

@@ -190,6 +190,13 @@ class CompactionPlan:
     left: Mapping[HourWindow, str]
     seen: str = ""
 
+    @classmethod
+    def of_parts(cls, plans: Iterable[Self]) -> Self:
+        """Join the plans of a table's parts, which are in time order."""
+        told = list(plans)
+        left = {hour: why for plan in told for hour, why in plan.left.items()}
+        return cls(tuple(hour for plan in told for hour in plan.hours), left, "; ".join(plan.seen for plan in told))
+
     @property
     def seconds(self) -> float:
         """What it takes one worker, about."""

@@ -14,6 +14,7 @@ from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look, tries_of, workers_of
 from lakehouse_pipeline.maintenance.lease import maintaining
 from lakehouse_pipeline.maintenance.plan import CompactionPlan
+from lakehouse_pipeline.maintenance.windows import window_at
 from lakehouse_pipeline.orchestration.resources import OneSession, RunLog
 from lakehouse_pipeline.orchestration.upkeep import unmaintained
 
@@ -90,13 +91,17 @@ def compaction_sensor(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.Sen
         table = unmaintained(lakehouse, spec, context.instance)
         if isinstance(table, dg.SkipReason):
             return table
-        plan = look(lakehouse.maintenance, spec, table)
+        window, cursor = window_at(table, context.cursor)  # goes round: a large table takes several ticks
+        plan = look(lakehouse.maintenance, spec, table, window)
         if not plan.hours:
             left = "".join(f"; {hour} {why}" for hour, why in list(plan.left.items())[:3])
-            return dg.SkipReason(f"no hour has files that are worth compacting: there are {plan.seen}{left}")
+            of = f" from {window[0]} to {window[-1]}" if window else ""
+            said = f"no hour{of} has files that are worth compacting: there are {plan.seen}{left}"
+            return dg.SensorResult(skip_reason=said, cursor=cursor)
         # The same files are asked for once, and again after a try of theirs that came to nothing.
         tries = tries_of(table, plan)
-        return dg.RunRequest(run_key=f"compact:{digest([*plan.paths(), tries])}")
+        request = dg.RunRequest(run_key=f"compact:{digest([*plan.paths(), tries])}")
+        return dg.SensorResult(run_requests=[request], cursor=cursor)
 
     return watch
 

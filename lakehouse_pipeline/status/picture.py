@@ -3,15 +3,19 @@
 Nothing is asked but the records: no engine, no orchestrator, no data. So the picture is the same for whoever looks.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.pulse import STALLED_AFTER
 from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
@@ -19,7 +23,11 @@ from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, HourRecord, Seal
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
+logger = logging.getLogger(__name__)
+
 RECORDS_AT_ONCE = 32
+KEPT = "picture.json"  # in the ledger's folder
+PAYS = 100  # records that have to be read: fewer are read as quickly as what was kept of all
 
 State = Literal[
     "committed",
@@ -132,33 +140,105 @@ def table_status(spec: TableSpec, table: HourlyTable | None, hours: Sequence[Hou
     return TableWatch(spec).look(table, hours)
 
 
+@dataclass(frozen=True)
+class _AtRest:
+    """What a record said of an hour that nobody was at.
+
+    Attributes:
+        version: of the record.
+        at: when it was read, by the clock of whoever did: nobody has a lease on it.
+        told: what it said then.
+    """
+
+    version: str
+    at: datetime
+    told: HourStatus
+
+
+class _Kept(BaseModel):
+    """Hours at rest as they are kept beside their records, by their keys.
+
+    Attributes:
+        form: goes up with every change of what a status means.
+        hours: all that are known.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    form: Literal[1]
+    hours: dict[str, _AtRest]
+
+
 class TableWatch:
-    """Looks at a table again and again, and reads only the records that were written since."""
+    """Looks at a table again and again, and reads only the records that were written since.
+
+    What many records have said is kept in one object beside them: a process that looks for the first time need not read
+    all of them. Losing it costs time only, since it tells of which version of a record it speaks.
+    """
 
     def __init__(self, spec: TableSpec) -> None:
         """Look at the table of a spec; nothing is read yet."""
         self._spec = spec
-        self._at_rest: dict[HourWindow, tuple[str, datetime, HourStatus]] = {}
+        self._at_rest: dict[str, _AtRest] = {}
+        self._kept_of = ""  # the ledger whose hours are known
 
     def look(self, table: HourlyTable | None, hours: Sequence[HourWindow]) -> TableStatus:
         """Give its picture, as `table_status` does."""
         known = table.ledger.known() if table else {}
         now, spec = datetime.now(UTC), self._spec
+        found = self._statuses(table, known, [hour for hour in hours if hour in known], now) if table else {}
 
-        def look(hour: HourWindow) -> HourStatus:
-            if table is None or hour not in known:
-                return HourStatus(hour, "not requested" if is_inside(spec, hour) else "outside start...end")
-            version, at, told = self._at_rest.get(hour, ("", now, None))
-            if told and version == known[hour]:
-                return replace(told, age=told.age + (now - at))
-            held = table.ledger.hour(hour)
-            told = hour_status(held)
+        def told(hour: HourWindow) -> HourStatus:
+            return found.get(hour) or HourStatus(
+                hour, "not requested" if is_inside(spec, hour) else "outside start...end"
+            )
+
+        snapshots = table.snapshots if table else 0
+        return TableStatus(spec.name, spec.table, now, tuple(map(told, hours)), snapshots)
+
+    def _statuses(
+        self, table: HourlyTable, known: Mapping[HourWindow, str], hours: Sequence[HourWindow], now: datetime
+    ) -> dict[HourWindow, HourStatus]:
+        """Say what the records of hours say, as far as they are not at rest from having read them."""
+        missing = [hour for hour in hours if not self._is_known(hour, known)]
+        if len(missing) >= PAYS and self._kept_of != table.ledger.folder:
+            self._at_rest |= _kept(table)
+            self._kept_of = table.ledger.folder
+            missing = [hour for hour in hours if not self._is_known(hour, known)]
+        read = side_by_side(table.ledger.hour, missing, RECORDS_AT_ONCE)
+        found = dict(zip(missing, map(hour_status, read), strict=True))
+        for hour, held in zip(missing, read, strict=True):
             if held.record.attempt is None:  # else what it is depends on how long ago its holder was heard of
-                self._at_rest[hour] = (known[hour], now, told)
-            return told
+                self._at_rest[hour.key] = _AtRest(known[hour], now, found[hour])
+        if len(missing) >= PAYS:
+            _keep(table, self._at_rest)
+        return found | {hour: self._aged(hour, now) for hour in hours if hour not in found}
 
-        found = tuple(side_by_side(look, hours, RECORDS_AT_ONCE))
-        return TableStatus(spec.name, spec.table, now, found, len(table.table.snapshots()) if table else 0)
+    def _is_known(self, hour: HourWindow, known: Mapping[HourWindow, str]) -> bool:
+        at_rest = self._at_rest.get(hour.key)
+        return at_rest is not None and at_rest.version == known[hour]
+
+    def _aged(self, hour: HourWindow, now: datetime) -> HourStatus:
+        at_rest = self._at_rest[hour.key]
+        passed = max(timedelta(0), now - at_rest.at)  # another machine's clock may have been ahead
+        return replace(at_rest.told, age=at_rest.told.age + passed)
+
+
+def _kept(table: HourlyTable) -> dict[str, _AtRest]:
+    """Read what was kept; nothing where it is missing, or of another version of this software."""
+    try:
+        return _Kept.model_validate_json(table.files.get(f"{table.ledger.folder}/{KEPT}").body).hours
+    except (FileNotFoundError, ValidationError):
+        return {}
+
+
+def _keep(table: HourlyTable, at_rest: Mapping[str, _AtRest]) -> None:
+    """Keep hours for whoever looks next; who may only read the table does not."""
+    body = _Kept(form=1, hours=dict(at_rest)).model_dump_json(exclude_defaults=True).encode()
+    try:
+        table.files.put(f"{table.ledger.folder}/{KEPT}", body)
+    except (LakehouseError, OSError) as error:
+        logger.info("%s: what its hours are is not kept: %s: %s", table.identifier, type(error).__name__, error)
 
 
 def hours_of(spec: TableSpec) -> HourRange:

@@ -13,7 +13,8 @@ from lakehouse_pipeline.maintenance.plan import Rules
 from lakehouse_pipeline.maintenance.sweep import LastAudit, last_audit, quarantine_bytes
 from lakehouse_pipeline.object_store.places import SPELLINGS
 
-LOOKED_AT = 50_000  # live files; manifests are read for them, and a look must not take minutes
+# Live files and manifests that are looked at: one after the other is read, and a sensor's tick has 60 s in all.
+FILES_SEEN, MANIFESTS_SEEN = 50_000, 100
 LEAKED_AFTER = timedelta(days=1)  # no part of an upload takes as long
 
 
@@ -57,7 +58,7 @@ def measure(spec: TableSpec, table: HourlyTable, now: datetime) -> Upkeep:
     rules = Rules.of(spec.compact, spec.file_size, table.table.properties)
     looked_at = Counter(
         (file.spec_id, file.partition, file.bytes < rules.min_bytes)
-        for file in islice(table.all_live(), LOOKED_AT)
+        for file in islice(table.all_live(newest=MANIFESTS_SEEN), FILES_SEEN)
         if file.content == DATA
     )
     enough, summary = rules.settings.min_input_files, table.summary

@@ -265,3 +265,11 @@ def test_a_rival_in_an_earlier_spec_is_seen(lake: Lake) -> None:
     by_spec(lake, HOURLY)
     with pytest.raises(CommitConflictError, match="superseded"):
         lake.replace(sealed)
+
+
+@pytest.mark.parametrize("span", [*(HourSpan(low, high, exact=False) for low in (3, 5) for high in (3, 6)), ANY, NONE])
+@pytest.mark.parametrize("hours", [(), (4,), (5,), (1, 2, 3, 9), (7, 8, 9, 10), (5, 6, 7, 8)])
+def test_a_span_meets_hours_however_many_there_are(span: HourSpan, hours: tuple[int, ...]) -> None:
+    """Of sets and of tuples, narrow spans and wide, those that never begin and those that hold every hour."""
+    expected = any(span.low <= hour <= span.high for hour in hours)
+    assert (span.meets(hours), span.meets(frozenset(hours))) == (expected, expected)
