@@ -1,14 +1,16 @@
 """Extract, transform, arrange: from an hour's objects to a DataFrame that the writer takes as it comes.
 
-The transform is the user's; the frame that leaves has exactly the table's columns, in buckets that are sorted. Only the
-public DataFrame API is used, so that other engines can follow.
+The transform is the user's; the rows that leave have exactly the table's columns, each with its bucket, and where the
+table is sorted they are packed by it. Only the public DataFrame API is used, so that other engines can follow.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
 from pyspark import cloudpickle
 from pyspark.sql import Column as SparkColumn
@@ -31,16 +33,18 @@ from pyspark.sql.types import (
 
 from lakehouse_pipeline.backfill.functions import fault, load_function, module_file
 from lakehouse_pipeline.backfill.inputs import Aside, Counts, View, of_hour
+from lakehouse_pipeline.backfill.parcels import PARCELS, packed, placed
 from lakehouse_pipeline.backfill.placement import (
     BYTES_A_ROW,
     SAMPLED_ROWS_A_BUCKET,
-    Bound,
-    bounds_of,
-    into_buckets,
+    Ranges,
+    sampled,
     share_of,
+    sort_order,
+    whole,
 )
 from lakehouse_pipeline.backfill.plan import HourPlan, transform_text
-from lakehouse_pipeline.backfill.views import read_view, sample_view
+from lakehouse_pipeline.backfill.views import Made, read_view, sample_view
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
@@ -48,7 +52,9 @@ from lakehouse_pipeline.engines.capabilities import check_transform
 from lakehouse_pipeline.engines.failures import SPARK_ERRORS, translated
 from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.spark_types import spark_schema
+from lakehouse_pipeline.engines.tasks import map_in_arrow
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
+from lakehouse_pipeline.iceberg.data_files import BUCKET
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, types_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject
@@ -70,7 +76,7 @@ class Arranged:
     """An hour, ready to be written.
 
     Attributes:
-        frame: the table's columns and `_bucket`, in the order that they are written in.
+        frame: the table's columns and `_bucket`, or parcels of a sorted table's, in the tasks that write them.
         counts: asks for the rows that came from the source, once the frame was written; None where the engine found
             that it need not read it.
     """
@@ -89,6 +95,7 @@ def arranged(
     columns: tuple[Column, ...],
     aside: Aside,
     buckets: int,
+    ranges: Ranges | None = None,
 ) -> Iterator[Arranged]:
     """Build the frame of an hour; nothing runs but the reading of small inputs, and a sample where ranges need one.
 
@@ -100,6 +107,7 @@ def arranged(
         columns: of the Iceberg table.
         aside: for rows that are rejected, if the spec keeps them, and for counts.
         buckets: that its rows go to, at most.
+        ranges: that they are, where that is known; else a sorted hour is sampled.
 
     Raises:
         ConfigurationError: the transform is wrong, gives other columns than the table has, or may give other rows on
@@ -112,23 +120,50 @@ def arranged(
     joins = {
         join.name: read_view(session, files, _join_view(spec, join.name, plan, files), cores)[0] for join in spec.join
     }
-    bounds: list[Bound] = []
-    if spec.sort and buckets > 1:
-        share = share_of(spec, plan.hour)
-        sample, size = sample_view(session, files, view, cores, share)
-        with _shaped(session, spec, sample, joins, columns) as shaped:
-            bounds = _bounds(shaped, spec, buckets, size * share)
+    made = None
+    if spec.sort:
+        if ranges is None and buckets > 1:
+            share = share_of(spec, plan.hour)
+            sample, size = sample_view(session, files, view, cores, share)
+            with _shaped(session, spec, sample, joins, columns) as shaped:
+                ranges = _ranges(shaped, spec, buckets, size * share)
+        ranges = ranges or whole(sort_order(spec))
+        made = Made(PARCELS, partial(packed, schema=arrow_schema_of(columns), ranges=ranges))
+    if made and ranges and is_plain(spec, columns):  # rows need not enter the engine
+        parcels, counts = read_view(session, files, view, cores, made)
+        yield Arranged(placed(parcels, ranges.count), counts)
+        return
     source, counts = read_view(session, files, view, cores)
     with _shaped(session, spec, source, joins, columns) as shaped:
         with _translated(spec):
-            frame = into_buckets(shaped, spec, buckets, bounds)
+            if made and ranges:
+                parcels = map_in_arrow(shaped, made.function, spark_schema(made.schema))
+                frame = placed(parcels, ranges.count)
+            else:
+                frame = shaped.coalesce(buckets).withColumn(BUCKET, F.spark_partition_id())
         yield Arranged(frame, counts)
 
 
-def _bounds(sample: DataFrame, spec: TableSpec, buckets: int, size: float) -> list[Bound]:
+def is_plain(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
+    """Tell whether a table's rows are its source's rows, in any order."""
+    given = spec.source.columns
+    same = given is None or {(item.name, item.type) for item in given} == {(item.name, item.type) for item in columns}
+    return spec.transform is None and same and spec.source.reader == "arrow"
+
+
+def _ranges(sample: DataFrame, spec: TableSpec, buckets: int, size: float) -> Ranges:
     share = buckets * SAMPLED_ROWS_A_BUCKET * BYTES_A_ROW / max(size, 1)
-    keys = sample.select(*(field.column for field in spec.sort)).where(F.rand(seed=0) < share)
-    return bounds_of(keys.toArrow(), spec.sort, buckets)
+    order = sort_order(spec)
+    keys = sample.select(*(name for name, _ in order))
+
+    def thinned(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # Not by `where(rand() < share)`: Sail would ask that of the numbers of the tasks that read.
+        random = np.random.default_rng(0)
+        for batch in batches:
+            yield batch.filter(pa.array(random.random(batch.num_rows) < share))
+
+    picked = map_in_arrow(keys, thinned, keys.schema).toArrow()
+    return sampled(pa.concat_batches(picked.to_batches()), order, buckets) if picked.num_rows else whole(order)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from lakehouse_pipeline.errors import DataError
 
 ROWS = "rows_match_source"
 KEYS = "keys_are_unique"
+ORDER = "files_are_in_order"
 
 
 class CheckFailedError(DataError):
@@ -28,7 +29,7 @@ class Check:
     """One check that held.
 
     Attributes:
-        name: `rows_match_source` or `keys_are_unique`.
+        name: `rows_match_source`, `keys_are_unique` or `files_are_in_order`.
         figures: what it compared.
     """
 
@@ -44,7 +45,10 @@ def checks_of(spec: TableSpec) -> Mapping[str, str]:
         else "The transform made rows of the rows read, or there were none to read."
     )
     keys = {KEYS: f"No two rows of an hour have the same {', '.join(spec.key)}."} if spec.key else {}
-    return {ROWS: rows, **keys}
+    order = (
+        {ORDER: "Files are sorted, and none begins before the end of the one ahead of it."} if spec.check_order else {}
+    )
+    return {ROWS: rows, **keys, **order}
 
 
 def check_rows(spec: TableSpec, rows: int, rows_read: int | None, rejected: int, left: int | None = 0) -> Check:

@@ -1,20 +1,21 @@
 """The one Spark job of an hour: from its objects to data files on storage.
 
-Two shapes. In general rows go from our readers through Spark's plan to our writer. Where there is nothing to transform
-and nothing to sort, a task reads and writes in one Python process: sending ten million rows through the JVM and back
-would cost as much again as reading and encoding them.
+In general rows go from our readers through Spark's plan to our writer. Where there is nothing to transform and nothing
+to sort, a task reads and writes in one Python process: sending ten million rows through the JVM and back would cost as
+much again as reading and encoding them. Where there is only something to sort, they go through it in parcels.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from lakehouse_pipeline.backfill.arrange import arranged, source_view
+from lakehouse_pipeline.backfill.arrange import arranged, is_plain, source_view
 from lakehouse_pipeline.backfill.inputs import Aside, Counts, View
+from lakehouse_pipeline.backfill.parcels import sorted_rows
+from lakehouse_pipeline.backfill.placement import Ranges
 from lakehouse_pipeline.backfill.plan import HourPlan
 from lakehouse_pipeline.backfill.views import read_splits, splits_of, task_count
 from lakehouse_pipeline.config.table import TableSpec
@@ -31,6 +32,8 @@ from lakehouse_pipeline.iceberg.data_files import (
     write_batches,
     written_files,
 )
+from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -69,6 +72,7 @@ def run_etl(
     aside: Aside,
     target: WriteTarget,
     buckets: int,
+    ranges: Ranges | None = None,
 ) -> Etl:
     """Write an hour's files; no snapshot knows them yet.
 
@@ -81,6 +85,7 @@ def run_etl(
         aside: for rows that are rejected, if the spec keeps them, and for counts.
         target: the attempt.
         buckets: that its rows go to, at most.
+        ranges: that they are, where that is known.
 
     Raises:
         ConfigurationError: the transform is wrong, or gives other columns than the table has.
@@ -90,11 +95,13 @@ def run_etl(
     view = source_view(spec, plan, files, columns, aside)
     doing = f"{spec.name} {plan.hour}"
     with translated(doing):
-        if is_direct(spec, columns):
+        if is_plain(spec, columns) and not spec.sort:
             etl = copy_hour(session, files, view, target, cores_of(session))
         else:
-            with arranged(session, spec, plan, files, columns=columns, aside=aside, buckets=buckets) as ready:
-                written = write(ready.frame, target)
+            with arranged(
+                session, spec, plan, files, columns=columns, aside=aside, buckets=buckets, ranges=ranges
+            ) as ready:
+                written = write(ready.frame, columns, target)
                 counts = ready.counts()
             etl = Etl(
                 written_files(written),
@@ -110,18 +117,26 @@ def run_etl(
     )
 
 
-def write(frame: DataFrame, target: WriteTarget) -> list[pa.RecordBatch]:
-    """Run a frame's plan: every task writes its buckets and gives back what they became, as `WRITTEN`."""
-    written = map_in_arrow(frame, partial(write_batches, target), spark_schema(WRITTEN))
+def write(frame: DataFrame, columns: tuple[Column, ...], target: WriteTarget) -> list[pa.RecordBatch]:
+    """Run a frame's plan: every task writes its buckets and gives back what they became, as `WRITTEN`.
+
+    Args:
+        frame: rows and their bucket; of a table that is sorted, parcels of rows of these columns.
+        columns: of the table.
+        target: the attempt.
+    """
+    order, schema, hold = (
+        OrderCheck.of(target.sort_order, target.schema).columns,
+        arrow_schema_of(columns),
+        current_hold(),
+    )
+
+    def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from write_batches(target, hold.watched(sorted_rows(batches, schema, order)) if order else batches)
+
+    written = map_in_arrow(frame, write_task, spark_schema(WRITTEN))
     batches: list[pa.RecordBatch] = written.toArrow().to_batches()
     return batches
-
-
-def is_direct(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
-    """Tell whether a table's rows are its source's rows, in any order."""
-    given = spec.source.columns
-    same = given is None or {(item.name, item.type) for item in given} == {(item.name, item.type) for item in columns}
-    return spec.transform is None and not spec.sort and same and spec.source.reader == "arrow"
 
 
 def copy_hour(session: SparkSession, files: LakehouseFileIO, view: View, target: WriteTarget, cores: int) -> Etl:

@@ -24,7 +24,8 @@ from lakehouse_pipeline.backfill.halt import Halt
 from lakehouse_pipeline.backfill.inputs import Aside
 from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.leftovers import close_attempts
-from lakehouse_pipeline.backfill.placement import bucket_count
+from lakehouse_pipeline.backfill.order import check_order
+from lakehouse_pipeline.backfill.placement import Ranges, bucket_count, ranges_nearby
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.pulse import Pulse
 from lakehouse_pipeline.backfill.staging import remove_staged, stage
@@ -471,6 +472,7 @@ class SealedHourRun:
                 aside=aside,
                 target=target,
                 buckets=attempt.buckets,
+                ranges=self._ranges(attempt),
             )
         written, rows_read = etl.files, etl.rows_read
         self.of_tasks += etl.requests
@@ -478,9 +480,19 @@ class SealedHourRun:
             self.checks = (check_rows(spec, sum(file.rows for file in written), rows_read, etl.rejected, etl.left),)
             if spec.key:
                 self.checks += (check_keys(session, spec, written, table),)
+            if spec.check_order:
+                self.checks += (check_order(session, spec, written, table),)
         self.sample_keys = tuple(file.path for file in written[:SAMPLE_KEYS])
         with self.stages.timed("seal"):
             return table.seal(attempt.id, written, rows_read=rows_read, rejected=etl.rejected, left=etl.left)
+
+    def _ranges(self, attempt: Attempt) -> Ranges | None:
+        """Find where to cut a sorted hour in what is known of others; None where it is to be sampled, or is not cut."""
+        ranges = ranges_nearby(self.table, self.plan.hour, attempt.buckets)
+        if self.table.order and attempt.buckets > 1:
+            bounds = "known" if ranges else "sampled"
+            events.emit("hour.bounds", self.bench.spec.table, self.plan.hour.key, attempt.id, bounds=bounds)
+        return ranges
 
     def offer(self) -> None:
         """Leave the commit to another run.

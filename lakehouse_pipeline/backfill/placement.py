@@ -1,35 +1,35 @@
-"""Which bucket a row goes to, and how an engine is made to keep it there in order.
+"""Which bucket a row goes to: how many there are, and the ranges of the sort order that they are.
 
-A sorted hour of several files is cut into ranges of the sort order. The bounds come from a sample of the hour, never
-from an engine's range partitioning: Spark's runs the whole plan a second time for it, and Sail's does not partition by
-range.
+A sorted hour of several files is cut into ranges by bounds that come from the files of an hour beside it, or from a
+sample, never from an engine's range partitioning: Spark's runs the whole plan a second time for it, and Sail's does not
+partition by range. Bounds that do not suit an hour cost balance, and never its order.
 """
 
 import math
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
-from decimal import Decimal
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
-from pyspark.sql.types import DataType, DateType, StructType, TimestampNTZType, TimestampType
 
 from lakehouse_pipeline.backfill.views import task_count
-from lakehouse_pipeline.config.table import SortField, TableSpec
-from lakehouse_pipeline.engines.capabilities import capabilities
+from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.hours import HOUR, HourWindow
-from lakehouse_pipeline.iceberg.data_files import BUCKET
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.keys import hashes
+from lakehouse_pipeline.iceberg.row_order import Columns, leading_word, order_of
+from lakehouse_pipeline.iceberg.sorted_files import SortedFile, sorted_files
 
 SAMPLED_ROWS_A_BUCKET = 2_000  # a bucket then misses its share by some 5 %, whatever the distribution
+UNEVEN = 3  # times its share that a bucket may have; with bounds that made a larger one, the next hour is sampled
+NEARBY = (0, -1, 1, -2, 2, -3, 3)  # hours whose bounds may do, the best first
 BYTES_A_ROW = 50  # on storage; a guess that only the size of the sample depends on
 
-_ROW = "_row"  # a sort that something consumes is not dropped; the writer takes the table's columns only
-_EPOCH = date(1970, 1, 1)
+Buckets = npt.NDArray[np.int64]
 
-Bound = tuple[Any, ...]
+_FLAG = ""  # no column is called that
 
 
 def bucket_count(spec: TableSpec, hour: HourWindow, size: int, cores: int) -> int:
@@ -52,108 +52,137 @@ def share_of(spec: TableSpec, hour: HourWindow) -> float:
     return HOUR / max(span[1] - span[0], HOUR)
 
 
-def into_buckets(frame: DataFrame, spec: TableSpec, buckets: int, bounds: Sequence[Bound]) -> DataFrame:
-    """Give every row its bucket, the buckets sorted if the table is; what is not sorted stays in its task.
+@dataclass(frozen=True)
+class Ranges:
+    """The buckets of a sorted hour.
+
+    Attributes:
+        order: columns and whether they descend, the leading one first.
+        bounds: rows of these columns, in order; where a key stands several times, its rows are many.
+    """
+
+    order: Columns
+    bounds: pa.RecordBatch
+
+    @property
+    def count(self) -> int:
+        """How many buckets there are."""
+        return int(self.bounds.num_rows) + 1
+
+    def buckets(self, rows: pa.RecordBatch) -> Buckets:
+        """Give each row its bucket: the number of bounds that do not come after it.
+
+        Rows of a key that several bounds have are spread over the buckets that begin with it, by what else is in them:
+        a task that runs again gives each the same bucket, and one hot key is no giant task.
+        """
+        passed = self._passed(rows, equal=True)
+        if not self.repeats:
+            return passed
+        spread = passed - self._passed(rows, equal=False)
+        hot = np.flatnonzero(spread > 1)
+        names = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
+        found = hashes(rows.select(names).take(pa.array(hot)), names)
+        passed[hot] -= (found % spread[hot].astype(np.uint64)).astype(np.int64)
+        return passed
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a key has several bounds."""
+        found = hashes(self.bounds, self.bounds.schema.names)
+        return bool(np.any(found[1:] == found[:-1]))
+
+    def _passed(self, rows: pa.RecordBatch, *, equal: bool) -> Buckets:
+        """Count the bounds that come before each row, or that equal it."""
+        name, descending = self.order[0]
+        words = leading_word(rows.column(name), descending=descending)
+        bounds = leading_word(self.bounds.column(name).cast(rows.column(name).type), descending=descending)
+        passed = np.searchsorted(bounds, words)
+        unsure = np.flatnonzero(passed < np.searchsorted(bounds, words, side="right"))
+        if len(unsure):
+            keys = rows.select([name for name, _ in self.order]).take(pa.array(unsure))
+            passed[unsure] = self._passed_wholly(keys, equal=equal)
+        return passed
+
+    def _passed_wholly(self, rows: pa.RecordBatch, *, equal: bool) -> Buckets:
+        """Count them by all of the sort columns."""
+        bounds, count = self.bounds, self.bounds.num_rows
+        columns = [
+            pa.concat_arrays([bounds.column(name).cast(rows.column(name).type), rows.column(name)])
+            for name, _ in self.order
+        ]
+        # Of what is equal, bounds come first where they count.
+        flags = np.repeat([not equal, equal], [count, rows.num_rows])
+        both = pa.record_batch([*columns, pa.array(flags)], [*(name for name, _ in self.order), _FLAG])
+        order = order_of(both, (*self.order, (_FLAG, False)))
+        passed = np.empty(len(order), np.int64)
+        passed[order] = np.cumsum(order < count)
+        return passed[count:]
+
+
+def sort_order(spec: TableSpec) -> Columns:
+    """Give the sort order of a table; none is no order."""
+    return tuple((field.column, field.descending) for field in spec.sort)
+
+
+def whole(order: Columns) -> Ranges:
+    """Give the one bucket of an hour that is not cut."""
+    return Ranges(order, pa.record_batch([pa.nulls(0) for _ in order], [name for name, _ in order]))
+
+
+def sampled(sample: pa.RecordBatch, order: Columns, buckets: int) -> Ranges:
+    """Cut a sample into equal parts, each of which begins a bucket.
 
     Args:
-        frame: the table's columns.
-        spec: its sort order.
-        buckets: how many there may be.
-        bounds: of a sorted table: at most `buckets - 1` rows of sort columns, in order.
+        sample: rows in any order.
+        order: the sort order.
+        buckets: that are wanted.
     """
-    if not spec.sort:
-        return frame.coalesce(buckets).withColumn(BUCKET, F.spark_partition_id())
-    placed = frame.withColumn(BUCKET, bucket_of(spec.sort, frame.schema, bounds))
-    known = capabilities(frame.sparkSession)
-    order = [F.desc(field.column) if field.descending else F.asc(field.column) for field in spec.sort]
-    if not known.keeps_sort:
-        number = F.row_number().over(Window.partitionBy(BUCKET).orderBy(*order))
-        return placed.withColumn(_unused(_ROW, placed.columns), number)
-    if not bounds:
-        placed = placed.repartition(1)
-    elif known.places_exactly:
-        placed = placed.repartitionById(len(bounds) + 1, F.col(BUCKET))
-    else:
-        placed = placed.repartition(len(bounds) + 1, F.col(BUCKET))
-    return placed.sortWithinPartitions(BUCKET, *order)
+    rows = sample.num_rows
+    cuts = [rows * part // buckets for part in range(1, buckets)] if rows else []
+    keys = sample.select([name for name, _ in order])
+    return Ranges(order, keys.take(pa.array(order_of(keys, order)[cuts], pa.int64())))
 
 
-def _unused(name: str, columns: Sequence[str]) -> str:
-    """Give a name that no column has, in whatever case."""
-    taken = {column.casefold() for column in columns}
-    while name.casefold() in taken:
-        name += "_"
-    return name
-
-
-def bounds_of(sample: pa.Table, sort: Sequence[SortField], buckets: int) -> list[Bound]:
-    """Cut a sample into equal parts and give the first row of each but the first.
+def recent(files: Sequence[SortedFile], order: Columns, kind: pa.DataType, buckets: int) -> Ranges | None:
+    """Cut by the leading column, where files of an earlier hour begin; None where that would cut badly.
 
     Args:
-        sample: rows of the sort columns, in any order.
-        sort: the order: nulls first ascending, last descending; NaN above every number.
-        buckets: parts; equal rows never stand on both sides of a bound, so there may be fewer.
+        files: of the hour.
+        order: the sort order.
+        kind: of its leading column.
+        buckets: that are wanted.
     """
-    rows = [tuple(row[field.column] for field in sort) for row in sample.to_pylist()]
-    for place, field in reversed(list(enumerate(sort))):
-        rows.sort(key=lambda row: _ascending(row[place]), reverse=field.descending)  # used at once
-    cuts = [rows[len(rows) * part // buckets] for part in range(1, buckets)] if rows else []
-    return [cut for place, cut in enumerate(cuts) if place == 0 or _keys(cut) != _keys(cuts[place - 1])]
+    if len(files) < buckets or any(file.first is None for file in files):
+        return None
+    leading = order[:1]
+    firsts = pa.record_batch([pa.array([file.first for file in files], kind)], [leading[0][0]])
+    places = order_of(firsts, leading)
+    before = np.cumsum([0, *(files[place].rows for place in places)])
+    cuts = _nearest(before, buckets)
+    if max(np.diff([0, *before[cuts], before[-1]])) * buckets > UNEVEN * before[-1]:
+        return None
+    ranges = Ranges(leading, firsts.take(pa.array(places[cuts])))
+    return None if ranges.repeats else ranges  # what is alike in the leading column is told apart by the others
 
 
-def _ascending(value: Any) -> tuple[Any, ...]:
-    """Give what a value sorts by, as Iceberg and Spark sort: null, numbers, NaN."""
-    if value is None:
-        return (0,)
-    if isinstance(value, float) and math.isnan(value):
-        return (2,)
-    return (1, value.encode() if isinstance(value, str) else value)
+def _nearest(before: Buckets, buckets: int) -> list[int]:
+    """Choose files, each another one, before which there are about as many rows as before each bucket but the first."""
+    cuts = [0]
+    for bucket in range(1, buckets):
+        wanted = before[-1] * bucket / buckets
+        above = int(np.searchsorted(before, wanted))
+        nearest = above if before[above] - wanted < wanted - before[above - 1] else above - 1
+        cuts.append(min(max(nearest, cuts[-1] + 1), len(before) - 1 - (buckets - bucket)))
+    return cuts[1:]
 
 
-def _keys(row: Bound) -> tuple[tuple[Any, ...], ...]:
-    return tuple(map(_ascending, row))
-
-
-def bucket_of(sort: Sequence[SortField], schema: StructType, bounds: Sequence[Bound]) -> SparkColumn:
-    """Give the number of bounds that do not come after a row: a search by halves, in the engine's own expressions."""
-    types = {field.name: field.dataType for field in schema.fields}
-
-    def search(low: int, high: int) -> SparkColumn:
-        if low == high:
-            return F.lit(low)
-        middle = (low + high) // 2
-        before = _comes_before(sort, types, bounds[middle])
-        return F.when(before, search(low, middle)).otherwise(search(middle + 1, high))
-
-    return search(0, len(bounds)).cast("int")
-
-
-def _comes_before(sort: Sequence[SortField], types: dict[str, DataType], bound: Bound) -> SparkColumn:
-    """Tell whether a row comes before a bound; never null."""
-    result = F.lit(False)
-    for field, value in reversed(list(zip(sort, bound, strict=True))):
-        column, limit = F.col(field.column), literal(value, types[field.column])
-        less, null = (column > limit, column.isNull()) if field.descending else (column < limit, column.isNull())
-        if value is None:  # the lowest of all: what descends has everything else before it
-            less = ~null if field.descending else F.lit(False)
-        else:
-            less = F.when(null, F.lit(not field.descending)).otherwise(less)
-        result = less | (column.eqNullSafe(limit) & result)
-    return result
-
-
-def literal(value: Any, kind: DataType) -> SparkColumn:
-    """Write a value as an expression of a type, whatever time zone the client is in."""
-    if value is None:
-        return F.lit(None).cast(kind)
-    if isinstance(kind, TimestampType | TimestampNTZType) and isinstance(value, datetime):
-        since = value.replace(tzinfo=None) - datetime(1970, 1, 1)  # noqa: DTZ001  # both without a zone
-        micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-        return F.timestamp_micros(F.lit(micros)).cast(kind)
-    if isinstance(kind, DateType):
-        return F.date_add(F.lit("1970-01-01").cast("date"), F.lit((value - _EPOCH).days))
-    if isinstance(value, Decimal):
-        return F.lit(str(value)).cast(kind)
-    if isinstance(value, bytes):
-        return F.unhex(F.lit(value.hex()))
-    return F.lit(value).cast(kind)
+def ranges_nearby(table: HourlyTable, hour: HourWindow, buckets: int) -> Ranges | None:
+    """Cut an hour where the files of the hour itself, or of one beside it, begin; None where a sample is better."""
+    if not table.order or buckets < 2:  # noqa: PLR2004  # one is not cut
+        return None
+    kind = table.arrow_schema.field(table.order[0][0]).type
+    for offset in NEARBY:
+        files = sorted_files(table.table, table.hour, HourWindow.from_ordinal(hour.ordinal + offset))
+        if files and (ranges := recent(files, table.order, kind, buckets)):
+            return ranges
+    return None

@@ -5,7 +5,8 @@ broadcasts them in joins. `reader: spark` is elsewhere, and comes in through the
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -32,12 +33,32 @@ LEAST_SAMPLES = 2  # splits; below that a sample says nothing of the rest
 LEAST_SAMPLE_BYTES = 1024**2
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a task makes of the rows that it reads, before the engine sees them.
+
+    Attributes:
+        schema: of what it makes.
+        function: makes it.
+    """
+
+    schema: pa.Schema
+    function: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
 def read_view(
-    session: SparkSession, files: LakehouseFileIO, view: View, cores: int
+    session: SparkSession, files: LakehouseFileIO, view: View, cores: int, made: Made | None = None
 ) -> tuple[DataFrame, Callable[[], Counts | None]]:
     """Make a view's DataFrame, and a question for its rows that has an answer once the frame was used.
 
     The answer is None where the engine found that it need not read them all.
+
+    Args:
+        session: where.
+        files: the store.
+        view: what to read.
+        cores: tasks that run at once.
+        made: in the place of the rows; not with `reader: spark`.
 
     Raises:
         ConfigurationError: a column cannot be read from files of this format.
@@ -47,19 +68,20 @@ def read_view(
         read, found = read_by_spark(session, files, view)
         return read, lambda: found
     splits = splits_of(files, view)
+    made = made or Made(view.read_schema, iter)
     if view.bytes <= SMALL_INPUT:
         counts = Counts()
-        table = pa.Table.from_batches(read_splits(files, view, splits, 0, counts), schema=view.read_schema)
-        return session.createDataFrame(table, schema=spark_schema(view.read_schema)), lambda: counts
+        table = pa.Table.from_batches(made.function(read_splits(files, view, splits, 0, counts)), schema=made.schema)
+        return session.createDataFrame(table, schema=spark_schema(made.schema)), lambda: counts
     tasks = balance(splits, task_count(view.bytes, cores))
 
     def read_task(task: int) -> Iterator[pa.RecordBatch]:
         counts, counter = Counts(), RequestCounter()
-        yield from counted(read_splits(files, view, tasks[task], task, counts), counter)
+        yield from counted(made.function(read_splits(files, view, tasks[task], task, counts)), counter)
         if view.aside:  # a task that is not read to its end, as below a LIMIT, does not come here
             view.aside.put_counts(task, counts, report(counter.snapshot()))
 
-    frame = run_tasks(session, len(tasks), read_task, view.read_schema)
+    frame = run_tasks(session, len(tasks), read_task, made.schema)
     return frame, lambda: view.aside.take_counts(len(tasks)) if view.aside else None
 
 

@@ -73,6 +73,7 @@ class TableSpec(SpecModel):
             in the repr, since it may hold values of variables.
         staging_ways: the file of own rows of the planner's price book, absolute.
         key: columns that tell rows apart; may be empty.
+        check_order: whether sorted files are read back before every commit; not part of the recipe.
         file_size: bytes, compressed, on storage.
         freshness: how old the newest hour may be before Dagster calls the table stale; None never does.
         lag: how long after the end of an hour its scheduled run begins.
@@ -101,6 +102,7 @@ class TableSpec(SpecModel):
     other_hours: Literal["fail", "reject"] = Field(default="fail", description="fail or reject")
     key: tuple[str, ...] = Field(default=(), description="the columns that tell rows apart")
     sort: tuple[SortField, ...] = Field(default=(), description="the columns that files are sorted by")
+    check_order: bool = Field(default=False, description="sorted files are read back before every commit")
     file_size: int = Field(default=FILE_SIZE, description="bytes per file, such as 256MB")
     freshness: timedelta | None = Field(default=None, description="how old the newest hour may be, such as 3h")
     lag: timedelta = Field(
@@ -256,6 +258,13 @@ class TableSpec(SpecModel):
     def _sort(cls, sort: tuple[SortField, ...], info: ValidationInfo) -> tuple[SortField, ...]:
         _check_names(tuple(field.column for field in sort), info)
         return sort
+
+    @field_validator("check_order")
+    @classmethod
+    def _has_an_order(cls, check_order: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's
+        if check_order and not info.data.get("sort", True):
+            raise ConfigurationError("there is no order to check; write `sort`, too, or take it out")
+        return check_order
 
     @field_validator("freshness", mode="before")
     @classmethod

@@ -26,7 +26,6 @@ class Capabilities:
         connect: it is spoken to by Spark Connect: plans are resolved when they run, and there is no SparkContext.
         local_tasks: tasks run on this machine and see the driver's files.
         ships: our package has to be sent to the tasks, and the versions there looked at.
-        keeps_sort: rows that were sorted reach a map in that order.
         places_exactly: `repartitionById` is there.
         readers: formats that `reader: spark` may use.
         differs: what transforms do in silence that they do not do on Apache Spark, and nothing here can catch: a name
@@ -37,7 +36,6 @@ class Capabilities:
     connect: bool
     local_tasks: bool
     ships: bool
-    keeps_sort: bool = True
     places_exactly: bool = True
     readers: frozenset[str] = frozenset({"csv", "jsonl", "parquet", "orc"})
     differs: Mapping[str, str] = field(default_factory=dict)
@@ -47,13 +45,12 @@ ENGINES: Mapping[str, Capabilities] = {
     "local": Capabilities("local", connect=False, local_tasks=True, ships=False),
     "cluster": Capabilities("cluster", connect=False, local_tasks=False, ships=True),
     "connect": Capabilities("connect", connect=True, local_tasks=False, ships=True),
-    # pysail 0.7.2: sorts below a map are dropped, and ORC and FAILFAST are missing.
+    # pysail 0.7.2: `repartitionById`, ORC and FAILFAST are missing.
     "sail": Capabilities(
         "sail",
         connect=True,
         local_tasks=True,
         ships=False,
-        keeps_sort=False,
         places_exactly=False,
         readers=frozenset({"parquet"}),
         differs={"integer_overflow": "integers that overflow in a transform wrap around, where Apache Spark fails"},

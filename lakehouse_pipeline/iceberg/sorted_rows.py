@@ -72,32 +72,6 @@ def first_out_of_order(rows: pa.RecordBatch, columns: tuple[tuple[str, bool], ..
     return None if place < 0 else place
 
 
-def order_of(rows: pa.Table | pa.RecordBatch, columns: tuple[tuple[str, bool], ...]) -> pa.Array:
-    """Tell where the rows stand that come first, second and so on as `OrderCheck` wants them.
-
-    Nulls are below everything, NaN is above every number.
-    """
-    arrays: list[pa.Array | pa.ChunkedArray] = []
-    directions = []
-    for name, descending in columns:
-        values = rows.column(name)
-        for array in (_rank(values), values):
-            if array is not None:
-                arrays.append(array)
-                directions.append("descending" if descending else "ascending")
-    names = [str(place) for place in range(len(arrays))]
-    return pc.sort_indices(pa.table(arrays, names=names), list(zip(names, directions, strict=True)))
-
-
-def _rank(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Put null, numbers and NaN in their order; None where there are only values that compare."""
-    low, middle, high = (pa.scalar(rank, pa.int8()) for rank in range(3))
-    is_nan = _is_nan(values) if pa.types.is_floating(values.type) else pa.scalar(False)
-    if not values.null_count and not pc.any(is_nan).as_py():
-        return None
-    return pc.if_else(pc.is_null(values), low, pc.if_else(is_nan, high, middle))
-
-
 def said(rows: pa.RecordBatch, place: int) -> dict[str, str]:
     """Give a row as people read it; instants that Python has no date for as plain numbers."""
     row = {name: column[place] for name, column in zip(rows.schema.names, rows.columns, strict=True)}

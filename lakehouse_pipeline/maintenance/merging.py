@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.maintenance.keys import Words, codes, hashes, is_coded, plain, refuse, same
-from lakehouse_pipeline.maintenance.sorting import MOST_BYTES, ROWS_AT_ONCE, pieces
-from lakehouse_pipeline.maintenance.spill import Spill, SpillFile
+from lakehouse_pipeline.iceberg.keys import Words, codes, hashes, is_coded, plain, refuse, same
+from lakehouse_pipeline.iceberg.sorting import MOST_BYTES, ROWS_AT_ONCE, pieces
+from lakehouse_pipeline.iceberg.spill import Spill, SpillFile
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]

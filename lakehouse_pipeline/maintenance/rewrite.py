@@ -21,10 +21,10 @@ from lakehouse_pipeline.iceberg.checksum import Checksum, Columns, Hashes, check
 from lakehouse_pipeline.iceberg.copied_files import NotCopiedError, copy_files, packed
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_files
 from lakehouse_pipeline.iceberg.rows import StoredTable
+from lakehouse_pipeline.iceberg.sorting import sorted_batches
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.maintenance.merging import latest_by_key
 from lakehouse_pipeline.maintenance.plan import FileGroup
-from lakehouse_pipeline.maintenance.sorting import sorted_batches
 from lakehouse_pipeline.maintenance.zorder import z_ordered
 from lakehouse_pipeline.object_store.counts import RequestCounts, counting
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse_pipeline.errors import ConfigurationError
-from lakehouse_pipeline.maintenance.keys import Words, codes, is_coded, plain, refuse
-from lakehouse_pipeline.maintenance.sorting import sorted_batches
-from lakehouse_pipeline.maintenance.spill import Spill, SpillFile
+from lakehouse_pipeline.iceberg.keys import Words, codes, is_coded, plain, refuse
+from lakehouse_pipeline.iceberg.sorting import sorted_batches
+from lakehouse_pipeline.iceberg.spill import Spill, SpillFile
 
 Parts = npt.NDArray[np.uint16]
 

@@ -12,6 +12,7 @@ from pyiceberg.table import Table
 
 from lakehouse_pipeline.backfill import views
 from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.events import Event, subscribed
 from lakehouse_pipeline.hours import HourWindow
 from tests.projects import HOUR, NEXT, Project, Row, json_lines, parquet, row
 
@@ -328,9 +329,9 @@ def test_columns_may_have_any_name(project: Project, keys: dict[str, str]) -> No
     assert project.run().step == "skip"
 
 
-def _buckets(project: Project) -> dict[int, list[str]]:
-    """List the hour's live files by bucket, in the order of their numbers."""
-    paths = [file.path for file in project.table.live(HourWindow.from_key(HOUR))]
+def _buckets(project: Project, hour: str = HOUR) -> dict[int, list[str]]:
+    """List an hour's live files by bucket, in the order of their numbers."""
+    paths = [file.path for file in project.table.live(HourWindow.from_key(hour))]
     found: dict[int, list[str]] = {}
     for path in sorted(paths, key=lambda path: [int(part) for part in _numbers(path)]):
         found.setdefault(int(_numbers(path)[0]), []).append(path)
@@ -372,6 +373,32 @@ def test_large_hour_goes_through_tasks_into_sorted_buckets(project: Project, man
     assert sizes == sorted(sizes, reverse=True)
     assert [check.name for check in result.checks] == ["rows_match_source", "keys_are_unique"]
     assert all(KEY.fullmatch(name) for name in project.files())
+
+
+@pytest.mark.parametrize("order", ["[id, size]", "[id desc]"])
+def test_an_hour_is_cut_where_the_one_beside_it_was(project: Project, many: bytes, order: str) -> None:
+    """The first hour is sampled; the next has the bounds of its files, which do not overlap, and are as even."""
+    project.describe({"sort": order, "file_size": "1MB"})
+    heard: list[object] = []
+
+    def hear(event: Event) -> None:
+        if event.name == "hour.bounds":
+            heard.append(event.fields["bounds"])
+
+    with subscribed(hear):
+        for hour in (HOUR, NEXT):
+            project.write(f"raw/2013/01/01/{hour[11:13]}.jsonl", many.replace(b"T10:", f"T{hour[11:13]}:".encode()))
+            assert project.run(hour).seal.rows == LARGE
+    assert heard == ["sampled", "known"]
+    ids = [
+        pq.read_table(path.removeprefix("file://"))["id"].to_pylist()
+        for paths in _buckets(project, NEXT).values()
+        for path in paths
+    ]
+    assert len(ids) > 3
+    assert max(map(len, ids)) < 2 * LARGE / len(ids)
+    joined = [number for part in ids for number in part]
+    assert joined == sorted(joined, reverse="desc" in order)
 
 
 def test_large_hour_is_copied_in_tasks(project: Project, many: bytes) -> None:

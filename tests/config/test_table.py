@@ -40,6 +40,7 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
         "other_hours": "fail",
         "key": (),
         "sort": (),
+        "check_order": False,
         "file_size": FILE_SIZE,
         "freshness": None,
         "lag": timedelta(0),
@@ -73,6 +74,7 @@ def test_the_defaults(read_spec: Read, tmp_path: Path) -> None:
             (SortField(column="id", descending=True), SortField(column="at"), SortField(column="size")),
             id="sort",
         ),
+        pytest.param({"sort": "[id]", "check_order": "true"}, "check_order", True, id="check of the order"),
         pytest.param({"other_hours": "reject"}, "other_hours", "reject", id="other hours"),
         pytest.param(
             {"partition": "[bucket(16, id), size]"},
@@ -219,6 +221,11 @@ _V3 = "PyIceberg cannot write v3 yet (apache/iceberg-python#1551)"
             {"sort": "[{column: id}]"},
             ["sort: must be a list of columns, such as [id, size desc]; one is a mapping"],
             id="sort of mappings",
+        ),
+        pytest.param(
+            {"check_order": "true"},
+            ["check_order: there is no order to check; write `sort`, too, or take it out"],
+            id="check of no order",
         ),
         pytest.param(
             {"other_hours": "drop"},

@@ -4,6 +4,7 @@ Every case is a table of one hour. Its rows are those that PyIceberg reads back,
 """
 
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -88,10 +89,10 @@ def table(columns: Mapping[str, pa.Array]) -> pa.Table:
     return pa.table({"at": at, "id": pa.array(range(rows), pa.int64()), **columns})
 
 
-def parquet(rows: pa.Table) -> bytes:
-    """Write a table as Parquet, in row groups of two."""
+def parquet(rows: pa.Table, rows_a_group: int = 2) -> bytes:
+    """Write a table as Parquet, in row groups of two, or of so many rows."""
     sink = io.BytesIO()
-    pq.write_table(rows, sink, row_group_size=2)
+    pq.write_table(rows, sink, row_group_size=rows_a_group)
     return sink.getvalue()
 
 
@@ -336,6 +337,17 @@ _MANY: list[Row] = [
 ]
 _MANY_ROWS: list[Row] = [{"id": n, **row} for n, row in enumerate(_MANY)]
 
+_DIGESTS = [hashlib.sha256(str(n).encode()).digest() * 2 for n in range(40_000)]
+
+_HOT: list[Row] = [{"name": f"{n if n % 10 == 0 else 'hot'}" * 50, "size": math.sin(n)} for n in range(20_000)]
+HOT_KEY = Case(
+    "sorted_with_a_hot_key",
+    {f"{FILE}.jsonl": jsonl(_HOT)},
+    "name: string, size: double",
+    [{"id": n, **row} for n, row in enumerate(_HOT)],
+    keys={"sort": "[name]", "file_size": "1MB", "check_order": "true"},
+)
+
 SORTED = [
     Case("sorted_once", {f"{FILE}.jsonl": jsonl(SMALL)}, "size: double", SMALL_ROWS, keys={"sort": "[size desc, id]"}),
     Case(
@@ -343,15 +355,22 @@ SORTED = [
         {f"{FILE}.jsonl": jsonl(_MANY)},
         "name: string, size: double",
         _MANY_ROWS,
-        keys={"sort": "[name, size desc]", "file_size": "1MB"},
+        keys={"sort": "[name, size desc]", "file_size": "1MB", "check_order": "true"},
     ),
     Case(
         "sorted_down_into_ranges",
         {f"{FILE}.jsonl.gz": gzip.compress(jsonl(_MANY * 2), 0)},
         "name: string, size: double",
         [{"id": n, **row} for n, row in enumerate(_MANY * 2)],
-        keys={"sort": "[name desc, at, id]", "file_size": "1MB"},
+        keys={"sort": "[name desc, at, id]", "file_size": "1MB", "check_order": "true"},
     ),
+    Case(
+        "sorted_by_bytes",
+        {f"{FILE}.parquet": parquet(table({"digest": pa.array(_DIGESTS)}), rows_a_group=5_000)},
+        rows=[{"id": n, "digest": digest} for n, digest in enumerate(_DIGESTS)],
+        keys={"sort": "[digest]", "file_size": "1MB", "check_order": "true"},
+    ),
+    HOT_KEY,
 ]
 
 _DAY: list[Row] = [

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -41,6 +42,13 @@ class Ran:
         rows = [row for file in files for row in file.read().to_pylist()]
         assert all(row.pop("at") == AT for row in rows)
         return sorted(rows, key=lambda row: (row["id"], str(row)))
+
+    def rows_by_bucket(self, case: Case) -> dict[int, int]:
+        """Count the rows that a case's files have, by the bucket that their names begin with."""
+        found: Counter[int] = Counter()
+        for task in self.catalog.load_table(f"lake.{case.name}").scan().plan_files():
+            found[int(task.file.file_path.rpartition("/")[2].partition("-")[0])] += task.file.record_count
+        return dict(found)
 
 
 class Engines:

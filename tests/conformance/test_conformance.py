@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.conformance.cases import CASES, Case
+from tests.conformance.cases import CASES, HOT_KEY, Case
 from tests.conformance.engines import ENGINES, Engines
 
 
@@ -38,3 +38,12 @@ def test_case(conformance: Engines, engine: str, case: Case) -> None:
     assert len(rows) == len(expected) == result["rows"]
     wrong = [(row, wanted) for row, wanted in zip(rows, expected, strict=True) if not same(row, wanted)]
     assert wrong == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_hot_key_is_no_giant_task(conformance: Engines, engine: str) -> None:
+    """Of an hour that is one key for the most part, no bucket has twice its share of the rows."""
+    buckets = conformance.ran(engine).rows_by_bucket(HOT_KEY)
+    assert len(buckets) > 3
+    assert max(buckets.values()) < 2 * sum(buckets.values()) / len(buckets)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.iceberg.keys import hashes
 from lakehouse_pipeline.maintenance import merging
-from lakehouse_pipeline.maintenance.keys import hashes
 from lakehouse_pipeline.maintenance.merging import Counts, Merge, latest_by_key
 from tests.maintenance.streams import Rows, batches_of, key, left_in, rows_of, streams
 

@@ -98,13 +98,14 @@ def test_keys_that_are_no_hours_are_refused(
 
 def test_checks_are_evaluated(events: Project, instance: dg.DagsterInstance) -> None:
     """A run evaluates each check of the table; the one that failed names its hour, and the hour has no files."""
-    events.describe({"key": "[id]"})
+    events.describe({"key": "[id]", "sort": "[id]", "check_order": "true"})
     events.land(NEXT, [row(NEXT, 7), row(NEXT, 7)])
     result = materialize(events, instance, HOUR, NEXT)
     evaluated = {each.check_name: each for each in result.get_asset_check_evaluations()}
     assert {name: each.passed for name, each in evaluated.items()} == {
         "rows_match_source": True,
         "keys_are_unique": False,
+        "files_are_in_order": True,
     }
     assert "id = 7 (2 rows)" in str(evaluated["keys_are_unique"].metadata["failed_hours"].value)
     assert hours_materialized(instance) == [HOUR]

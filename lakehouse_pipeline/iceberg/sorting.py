@@ -1,6 +1,6 @@
 """A sort of any number of rows in bounded memory: sorted runs on disk, and then one range of keys after the other.
 
-The order is that of `iceberg/sorted_rows.py`. No samples are kept: runs are sorted and mapped, so that the ranges are
+The order is that of `sorted_rows.py`. No samples are kept: runs are sorted and mapped, so that the ranges are
 found in them by quicksort's own means: a pivot, and a binary search for it in every run.
 """
 
@@ -10,19 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from lakehouse_pipeline.iceberg.sorted_rows import order_of
-from lakehouse_pipeline.maintenance.keys import codes, is_coded
-from lakehouse_pipeline.maintenance.spill import Spill
-
-Columns = tuple[tuple[str, bool], ...]
+from lakehouse_pipeline.iceberg.row_order import Columns, order_of
+from lakehouse_pipeline.iceberg.spill import Spill
 
 ROWS_AT_ONCE = 65_536
 COPIES = 2  # rows are put side by side before they are sorted: for a moment there are the old ones and the new ones
-INDEX_BYTES = 24  # of a row while it is sorted: its place, and what Arrow sorts with
-RANK_BYTES = 2  # of a row for each column with nulls or NaNs
+INDEX_BYTES = 24  # of a row while it is sorted: its place, and a word that it sorts by, twice
+RANK_BYTES = 2  # of a row for each column with nulls
 MOST_BYTES = 2**31 - 2**24  # of rows side by side: strings have offsets of 32 bits; more are spilled, memory or not
 
 
@@ -87,20 +83,10 @@ def _sorted(held: list[pa.RecordBatch], columns: Columns, memory: int) -> Iterat
         return
     rows = pa.concat_batches(held)
     held.clear()
-    order = _order(rows, columns)
+    order = pa.array(order_of(rows, columns))
     step = _rows_of(rows, memory // 16)
     for start in range(0, len(order), step):
         yield rows.take(order.slice(start, step))
-
-
-def _order(rows: pa.RecordBatch, columns: Columns) -> pa.Array:
-    """Tell which rows come first, second and so on; NumPy sorts plain numbers several times as fast as Arrow does."""
-    (name, descending), *more = columns
-    values = rows.column(name)
-    if more or values.null_count or not is_coded(values.type):
-        return order_of(rows, columns)
-    numbers = codes(values)
-    return pa.array(np.argsort(~numbers if descending else numbers))
 
 
 @dataclass(frozen=True)

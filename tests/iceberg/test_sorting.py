@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck
-from lakehouse_pipeline.maintenance.sorting import ROWS_AT_ONCE, sorted_batches
+from lakehouse_pipeline.iceberg.sorting import ROWS_AT_ONCE, sorted_batches
 from tests.maintenance.streams import Rows, batches_of, key, left_in, rows_of, streams
 
 MEMORY = st.sampled_from([1, 300, 2_000, 10**9])  # a run for every row, some runs, and none
