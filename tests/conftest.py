@@ -27,10 +27,29 @@ ROOT = Path(__file__).parents[1]
 # A JVM of the tests does little for a short time: the second compiler and G1's threads would take the tests' cores.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
-# These wait for Dagster's daemon, and not for a core: they come first, beside each other.
-WAITING = "tests/e2e/"
-# What their tests share starts once in a process, and costs more than they do: engines, and the JVM's Iceberg.
-COSTLY = ("tests/conformance/", "tests/oracle/")
+# What these share starts once in a process, and costs more than a test: all engines, the JVM's Iceberg, and Spark. By
+# how the name begins, the first that fits, the group that goes to one process.
+SHARING = {
+    "tests/conformance/": "engines",
+    "tests/oracle/test_jvm_conformance": "engines",
+    "tests/oracle/test_jvm_compaction": "engines",
+    "tests/oracle/test_jvm_manifests": "engines",
+    "tests/oracle/test_foreign": "engines",
+    "tests/oracle/": "oracle",
+    "tests/engines/": "spark",
+    **{
+        f"tests/backfill/test_{name}": "spark"
+        for name in ("bad_input", "held", "hour", "kept", "other", "placement", "preview", "range", "run_plan", "spark")
+    },
+    **{f"tests/orchestration/test_{name}": "spark" for name in ("loading", "resources", "secrets")},
+    "tests/sources/test_orc_files": "spark",
+}
+# What takes long comes first: else it is waited for at the end.
+LONG = (
+    *("engines", "oracle", "tests/e2e/"),
+    *("spark", "tests/maintenance/test_workers", "tests/backfill/test_kills", "tests/backfill/test_attempt_model"),
+    "tests/orchestration/",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,18 +62,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def group_of(nodeid: str) -> str:
-    """Name the group of tests that go to one process: a file's, or those that are costly to begin with."""
-    return "costly" if nodeid.startswith(COSTLY) else nodeid.partition("::")[0]
+    """Name the group of tests that go to one process: a file's, or those that share what is costly to begin with."""
+    return next((group for name, group in SHARING.items() if nodeid.startswith(name)), nodeid.partition("::")[0])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In the processes of `pytest -n`, begin with what is long: else it is waited for at the end."""
+    """In the processes of `pytest -n`, begin with what is long."""
     if hasattr(config, "workerinput"):
         tests = Counter(group_of(item.nodeid) for item in items)
 
-        def rank(item: pytest.Item) -> tuple[bool, bool, int, str]:
+        def rank(item: pytest.Item) -> tuple[int, int, str]:
             group = group_of(item.nodeid)
-            return (not group.startswith(WAITING), group != "costly", -tests[group], group)
+            place = next((place for place, name in enumerate(LONG) if group.startswith(name)), len(LONG))
+            return (place, -tests[group], group)
 
         items.sort(key=rank)
 
@@ -89,20 +109,28 @@ def postgres() -> Iterator["PostgresServer"]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Projects, and the one Spark session that their hours run on. Tests without either import neither Dagster nor Spark.
+# Projects, and the one session that their hours run on. Tests without either import neither Dagster nor Spark.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator["SparkSession"]:
-    """Run Spark on two cores; whatever asks for a session during the test run joins this one."""
+def sparks_end() -> Iterator[None]:
+    """Stop Spark with the test run."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    yield
+    if running := SparkSession.getActiveSession():
+        running.stop()
+
+
+@pytest.fixture
+def spark(sparks_end: None) -> "SparkSession":
+    """Run Spark on two cores; whatever asks for a session joins this one, until a module asks for Sail."""
     from lakehouse_pipeline.engines.sessions import open_session  # noqa: PLC0415
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-        session = open_session("local[2]", "tests")
-    yield session
-    session.stop()
+        return open_session("local[2]", "tests")
 
 
 @pytest.fixture(scope="session")
@@ -114,12 +142,31 @@ def conformance(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Engines"]
         yield Engines(tmp_path_factory.mktemp("conformance"), servers)
 
 
+@pytest.fixture(scope="module")
+def sail() -> Iterator["SparkSession"]:
+    """Run Sail in this process, for modules that are not about engines: an hour on it takes a third of Spark's time.
+
+    PySpark has either Spark or Connect in a process: Spark, if it runs, is stopped, and starts again for who asks next.
+    """
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    from lakehouse_pipeline.engines.sessions import open_session  # noqa: PLC0415
+
+    if running := SparkSession.getActiveSession():
+        running.stop()
+    session = open_session("sail", "tests")
+    yield session
+    session.stop()
+    del os.environ["SPARK_CONNECT_MODE_ENABLED"]
+
+
 @pytest.fixture
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> "Project":
-    """Give an empty project of one table, `lake.events`; Spark starts when an hour first needs it."""
+    """Give an empty project of one table, `lake.events`; its engine starts when an hour first needs it."""
     from tests.projects import LAKEHOUSE, Project  # noqa: PLC0415
 
-    made = Project(tmp_path, lambda: request.getfixturevalue("spark"))
-    made.write("lakehouse.yaml", LAKEHOUSE)
+    engine = "sail" if "sail" in request.fixturenames else "spark"
+    made = Project(tmp_path, lambda: request.getfixturevalue(engine))
+    made.write("lakehouse.yaml", LAKEHOUSE if engine == "spark" else LAKEHOUSE.replace("local[2]", engine))
     made.describe({})
     return made

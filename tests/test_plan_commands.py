@@ -17,6 +17,8 @@ from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.hours import HourWindow
 from tests.projects import HOUR, NEXT, THIRD, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 RANGE = f"{HOUR}...{THIRD}"
 FIGURES = ("--bytes", "12MB", "--files", "3", "--seconds", "2.5")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -178,7 +180,7 @@ def _other_spec(project: Project) -> str:
 
 def _other_engine(project: Project) -> str:
     file = project.folder / "lakehouse.yaml"
-    file.write_text(file.read_text().replace("local[2]", "local[1]"))
+    file.write_text(file.read_text().replace("sail", "local[1]"))
     return "SafetyError: the plan was made for another engine than lakehouse.yaml has now. Make another: "
 
 

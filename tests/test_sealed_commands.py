@@ -14,6 +14,8 @@ from lakehouse_pipeline.ledger import leases
 from lakehouse_pipeline.retry import RetryPolicy
 from tests.projects import HOUR, NEXT, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 
 def command(project: Project, *words: str) -> Result:
     """Run a command as somebody types it."""

@@ -25,6 +25,7 @@ from lakehouse_pipeline.iceberg.sorted_files import SortedFile, sorted_files
 SAMPLED_ROWS_A_BUCKET = 2_000  # a bucket then misses its share by some 5 %, whatever the distribution
 UNEVEN = 3  # times its share that a bucket may have; with bounds that made a larger one, the next hour is sampled
 NEARBY = (0, -1, 1, -2, 2, -3, 3)  # hours whose bounds may do, the best first
+MOST_RANGES = 1_000  # of an hour: of more, what a task packs for each is too little; a range has any number of files
 BYTES_A_ROW = 50  # on storage; a guess that only the size of the sample depends on
 
 Buckets = npt.NDArray[np.int64]
@@ -41,7 +42,9 @@ def bucket_count(spec: TableSpec, hour: HourWindow, size: int, cores: int) -> in
         size: bytes of the source: the best guess there is at the bytes of the files.
         cores: tasks that run at once.
     """
-    return max(1, math.ceil(size * share_of(spec, hour) / spec.file_size)) if spec.sort else task_count(size, cores)
+    if not spec.sort:
+        return task_count(size, cores)
+    return min(MOST_RANGES, max(1, math.ceil(size * share_of(spec, hour) / spec.file_size)))
 
 
 def share_of(spec: TableSpec, hour: HourWindow) -> float:
@@ -183,6 +186,6 @@ def ranges_nearby(table: HourlyTable, hour: HourWindow, buckets: int) -> Ranges 
     kind = table.arrow_schema.field(table.order[0][0]).type
     for offset in NEARBY:
         files = sorted_files(table.table, table.hour, HourWindow.from_ordinal(hour.ordinal + offset))
-        if files and (ranges := recent(files, table.order, kind, buckets)):
-            return ranges
+        if files:
+            return recent(files, table.order, kind, buckets)
     return None

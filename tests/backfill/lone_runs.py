@@ -262,6 +262,7 @@ def start_of(processes: int) -> Barrier:
 
 
 def _tell(work: Callable[[], object], tells: Connection) -> None:
+    os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)  # of the tests' process as it started the first of these
     tells.send(work())
 
 

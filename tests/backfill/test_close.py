@@ -20,6 +20,8 @@ from lakehouse_pipeline.object_store.objects import ObjectInfo
 from tests.backfill.hands import new_attempt, sealed
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 
 @pytest.fixture
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:

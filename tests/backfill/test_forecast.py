@@ -17,6 +17,8 @@ from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.retry import RetryPolicy
 from tests.projects import HOUR, NEXT, THIRD, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 RANGE = f"{HOUR}...{THIRD}"
 NOTHING, SAID = Asked(), Asked(bytes_=12_000_000, files=3, etl_s=2.5)
 ON_S3 = 'catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: "s3://lake/w"}\nengine: sc://spark\n'

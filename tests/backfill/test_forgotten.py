@@ -17,6 +17,8 @@ from lakehouse_pipeline.ledger.leases import LEASE
 from tests.iceberg.lake import Lake
 from tests.projects import HOUR, NEXT, SPEC, THIRD, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 
 @pytest.fixture
 def written(project: Project) -> Project:

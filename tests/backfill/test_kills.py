@@ -292,6 +292,7 @@ def test_the_driver_of_spark_is_killed(stored: Project) -> None:
     _is_held_once(stored, IDS)
 
 
+@pytest.mark.full
 def test_spark_runs_a_slow_task_a_second_time(stored: Project, tmp_path: Path) -> None:
     """Speculation, by Apache Spark itself: the second try's files are the table's; what the first has put goes."""
     speculation = {"spark.speculation": "true", "spark.speculation.task.duration.threshold": "1s"}

@@ -283,29 +283,28 @@ def test_a_range_of_which_every_hour_fails_ends(project: Project) -> None:
 # Many runs of one table
 # ---------------------------------------------------------------------------------------------------------------------
 
-RUNS, HOURS_EACH = 20, 3
+HOURS_EACH = 3
 
 
-DAYS = hours_after(HourWindow.from_key("2013-01-01-00:00"), RUNS * HOURS_EACH)
-
-
-def test_twenty_runs_of_one_table(project: Project, seaweed: SeaweedServer) -> None:
+@pytest.mark.parametrize("many", [8, pytest.param(20, marks=pytest.mark.full)])
+def test_many_runs_of_one_table(project: Project, seaweed: SeaweedServer, many: int) -> None:
     """All their hours land, whoever commits them; no run hears of a conflict, and snapshots are shared."""
     project.write("lakehouse.yaml", f"catalog: {json.dumps(seaweed.catalog_properties())}\nengine: sail\n")
     project.describe({"table": f"n{uuid.uuid4().hex[:8]}.events", "end": "2013-02-01"})
-    for place, hour in enumerate(DAYS):
+    days = hours_after(HourWindow.from_key("2013-01-01-00:00"), many * HOURS_EACH)
+    for place, hour in enumerate(days):
         project.land(hour.key, [row(hour.key, place)])
     spec = project.lakehouse.spec("events")
     assert spec.source.columns
     project.warehouse.create(spec, spec.source.columns)
     with ExitStack() as running:
-        shares = [DAYS[place * HOURS_EACH :][:HOURS_EACH] for place in range(RUNS)]
+        shares = [days[place * HOURS_EACH :][:HOURS_EACH] for place in range(many)]
         work = [SailRun(project.folder, share, 1, f"run {place}") for place, share in enumerate(shares)]
         runs = [running.enter_context(Lone(each)) for each in work]
-        assert [run.ended() for run in runs] == [{}] * RUNS
+        assert [run.ended() for run in runs] == [{}] * many
     table = project.table.table
-    assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(DAYS)))
-    assert len(table.snapshots()) <= RUNS // 2  # one for each run is what runs that commit for themselves need
+    assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(days)))
+    assert len(table.snapshots()) <= many // 2  # one for each run is what runs that commit for themselves need
     assert strays(project.table) == set()
 
 

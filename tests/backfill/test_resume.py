@@ -32,7 +32,10 @@ from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.retry import RetryPolicy
 from tests.projects import HOUR, NEXT, Project, json_lines, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 COLUMNS = "{at: timestamptz!, id: long!, size: double}"
+OVERFLOWS = {"accepts": "[integer_overflow]"}  # as Sail asks of any transform
 COUNTING = """\
 from pathlib import Path
 
@@ -90,7 +93,7 @@ def _unruly(project: Project, *, lands: bool, silent: bool) -> Bench:
 def counting(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Give a project whose transform counts its calls, in a table that holds another hour; commits are tried twice."""
     monkeypatch.setattr(commit, "COMMIT_RETRIES", RetryPolicy(tries=2, total_s=5, min_wait_s=0, max_wait_s=0))
-    project.describe({"transform": "t_counting:count", "columns": COLUMNS})
+    project.describe({"transform": "t_counting:count", "columns": COLUMNS, **OVERFLOWS})
     project.write("tables/t_counting.py", COUNTING)
     for hour in (HOUR, NEXT):
         project.land(hour, [row(hour, 1), row(hour, 2)])
@@ -191,7 +194,7 @@ def test_lost_answer_to_the_seal_keeps_the_files(counting: Project, monkeypatch:
 def test_failed_check_removes_every_file(project: Project, sort: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """An attempt that fails after all of its files were put, in several buckets or several of one, leaves none."""
     columns = "{at: timestamptz!, id: long!, text: string}"
-    project.describe({"transform": "t.sql", "columns": columns, "key": "[id]", "file_size": "1MB"})
+    project.describe({"transform": "t.sql", "columns": columns, "key": "[id]", "file_size": "1MB", **OVERFLOWS})
     if sort:
         project.describe({"sort": sort})
     project.write(
@@ -248,7 +251,7 @@ def test_what_a_remote_task_writes_late_goes_with_the_second_pass(
 
 def test_cancelled_attempt_is_closed(project: Project) -> None:
     """An interrupted run removes its files, and the hour's record says that it was cancelled."""
-    project.describe({"transform": "t_cancelled:f", "columns": COLUMNS})
+    project.describe({"transform": "t_cancelled:f", "columns": COLUMNS, **OVERFLOWS})
     project.write("tables/t_cancelled.py", "def f(source):\n    raise KeyboardInterrupt\n")
     project.land(HOUR, [row(HOUR, 1)])
     with pytest.raises(KeyboardInterrupt):

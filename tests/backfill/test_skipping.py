@@ -11,15 +11,20 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from tests.projects import HOUR, NEXT, Project, parquet, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 SQL = "SELECT s.at, s.id, s.size * d.factor AS size FROM source AS s JOIN sizes AS d ON d.id <= s.id"
 MODULE = "def keep(source, sizes):\n    return source.where('id < {limit}')\n"
 COLUMNS = "{at: timestamptz!, id: long!, size: double}"
+OVERFLOWS = {"accepts": "[integer_overflow]"}  # as Sail asks of any transform
 
 
 @pytest.fixture
 def ran(project: Project) -> Project:
     """Give a project of two hours that were committed: two objects each, a dimension, a SQL transform."""
-    project.describe({"join": "{sizes: dims/sizes*.parquet}", "transform": "events.sql", "columns": COLUMNS})
+    project.describe(
+        {"join": "{sizes: dims/sizes*.parquet}", "transform": "events.sql", "columns": COLUMNS, **OVERFLOWS}
+    )
     project.write("tables/events.sql", SQL)
     project.write("dims/sizes.parquet", parquet([{"id": 0, "factor": 2.0}]))
     for hour in (HOUR, NEXT):
@@ -155,7 +160,9 @@ def test_force_runs_what_is_unchanged(ran: Project) -> None:
 
 def test_edited_module_runs_the_hour_again(project: Project) -> None:
     """The source of a transform's module counts, and what runs is what it says now, in the same process too."""
-    project.describe({"join": "{sizes: dims/sizes.parquet}", "transform": "events_keep:keep", "columns": COLUMNS})
+    project.describe(
+        {"join": "{sizes: dims/sizes.parquet}", "transform": "events_keep:keep", "columns": COLUMNS, **OVERFLOWS}
+    )
     project.write("dims/sizes.parquet", parquet([{"id": 0}]))
     project.land(HOUR, [row(HOUR, n) for n in range(4)])
     for limit in (3, 2):

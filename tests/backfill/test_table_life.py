@@ -13,6 +13,8 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from tests.projects import HOUR, NEXT, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 BESIDE = '["bucket(4, id)", size]'
 
 

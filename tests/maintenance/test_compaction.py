@@ -28,6 +28,8 @@ from tests.iceberg.lake import ELEVEN, EVENTS, MEGABYTE, TEN, Lake, in_bucket, s
 from tests.iceberg.lake import events as rows_of
 from tests.projects import HOUR, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 FILES = 6
 IDS = list(range(FILES))
 WITHIN_TEN = "at >= '2013-01-01T10:00:00+00:00' and at < '2013-01-01T11:00:00+00:00'"

@@ -51,6 +51,8 @@ from tests.iceberg.lake import events as rows_of
 from tests.iceberg.scripted import ScriptedCatalog, honest, lost, refused
 from tests.projects import HOUR, LAKEHOUSE, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 LATER = timedelta(days=6)  # later than Iceberg's five
 
 

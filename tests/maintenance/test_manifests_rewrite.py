@@ -45,6 +45,8 @@ from tests.maintenance.lone_manifests import SMALL, LoneRewrite, live_entries, m
 from tests.maintenance.test_compaction import compacted, put
 from tests.projects import Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 HOURS = 8
 FEW = hours_after(TEN, HOURS)
 TARGET, HEADER = 8_000_000, 5_000

@@ -10,6 +10,8 @@ from lakehouse_pipeline.orchestration.assets import build_defs
 from tests.orchestration.runs import hours_materialized, is_stale, materializations, materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, parquet, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 
 @pytest.fixture
 def events(project: Project) -> Project:
@@ -144,7 +146,7 @@ def test_only_a_table_without_end_has_a_schedule(project: Project, end: str | No
 def test_a_changed_dimension_marks_old_hours_and_runs_nothing(events: Project, instance: dg.DagsterInstance) -> None:
     """Its code version changes with the dimension's objects: Dagster then calls old hours outdated, and that is all."""
     events.write("names.parquet", parquet([{"id": 1, "name": "one"}]))
-    events.describe({"join": "{names: names.parquet}", "transform": "events.sql"})
+    events.describe({"join": "{names: names.parquet}", "transform": "events.sql", "accepts": "[integer_overflow]"})
     events.write("tables/events.sql", "SELECT s.at, s.id, s.size FROM source s LEFT JOIN names n ON n.id = s.id")
     materialize(events, instance, HOUR)
     before = events.record()

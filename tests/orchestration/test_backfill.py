@@ -8,6 +8,8 @@ import pytest
 from tests.orchestration.runs import Backfills, hours_materialized
 from tests.projects import Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 HOURS = [f"2013-01-01-{hour:02d}:00" for hour in range(8, 14)]
 
 

@@ -14,6 +14,8 @@ from lakehouse_pipeline.orchestration.sensors import JOB
 from tests.orchestration.runs import hours_materialized, materialize
 from tests.projects import HOUR, NEXT, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 
 class KilledError(BaseException):
     """What nothing catches: the process is gone."""

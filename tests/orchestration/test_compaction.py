@@ -11,6 +11,8 @@ from lakehouse_pipeline.maintenance import rewrite
 from tests.maintenance.test_compaction import FILES, IDS, split
 from tests.projects import HOUR, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 NAME = "events_compaction"
 
 

@@ -12,6 +12,8 @@ from lakehouse_pipeline.status.health import OF_WHOLE
 from tests.orchestration.runs import materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 HEALTH = dg.AssetKey("events_health")
 
 
@@ -73,7 +75,7 @@ def test_a_run_says_how_far_it_is(
     monkeypatch.setattr(assets, "LOOK_EVERY_S", 0.5)
     landed.write("tables/slow.py", "import time\n\ndef slowly(source):\n    time.sleep(2)\n    return source\n")
     columns = "{at: timestamptz!, id: long!, size: double}"
-    landed.describe({"transform": "slow:slowly", "columns": columns})
+    landed.describe({"transform": "slow:slowly", "columns": columns, "accepts": "[integer_overflow]"})
     done = materialize(landed, instance, HOUR, THIRD)
     lines = [entry.user_message for entry in instance.all_logs(done.run_id) if "done" in entry.user_message]
     assert any("0/3 done · " in line and "writing" in line for line in lines)

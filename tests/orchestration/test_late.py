@@ -11,6 +11,8 @@ from lakehouse_pipeline.orchestration import sensors
 from tests.orchestration.runs import materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 NOW = datetime(2013, 1, 2, 0, 20, tzinfo=UTC)
 EMPTY = "{path: raw/%Y/%m/%d/%H*.jsonl, columns: {at: timestamptz!, id: long!, size: double}, missing: empty}"
 

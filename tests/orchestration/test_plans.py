@@ -15,6 +15,8 @@ from lakehouse_pipeline.orchestration.assets import build_defs
 from tests.orchestration.runs import hours_materialized, materialize
 from tests.projects import HOUR, NEXT, THIRD, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 PLAN = "events_plan"
 ASKED = {"hours": f"{HOUR}...{THIRD}", "bytes": "12MB", "files": 3, "seconds": 2.5, "at_most": 2}
 

@@ -16,6 +16,8 @@ from lakehouse_pipeline.maintenance.lease import MAINTENANCE, maintaining
 from lakehouse_pipeline.orchestration.upkeep import CHORES
 from tests.projects import HOUR, NEXT, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 WEEK_S = 7 * 24 * 3600
 REMOVING = [chore.name for chore in CHORES if chore.removes]
 

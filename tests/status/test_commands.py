@@ -28,6 +28,8 @@ from lakehouse_pipeline.status import picture
 from tests.backfill.hands import new_attempt
 from tests.projects import HOUR, NEXT, THIRD, Project, row, strays
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH = (f"2013-01-01-{hour}:00" for hour in range(13, 18))
 RANGE = f"{HOUR}...{THIRD}"
 KEY = dg.AssetKey("events")
@@ -130,7 +132,7 @@ def test_without_an_instance_nothing_runs(landed: Project) -> None:
 
 def test_a_run_that_fails_as_a_whole_says_so(landed: Project) -> None:
     """A check of Dagster's own, before the first hour, is no silent success."""
-    landed.write("lakehouse.yaml", "catalog: {type: rest, uri: 'http://127.0.0.1:9'}\nengine: local[2]\n")
+    landed.write("lakehouse.yaml", "catalog: {type: rest, uri: 'http://127.0.0.1:9'}\nengine: sail\n")
     refused = command(landed, "backfill", "events", HOUR)
     assert refused.exit_code == 1
     assert "the catalog at http://127.0.0.1:9 cannot be reached" in refused.stderr

@@ -31,6 +31,8 @@ from lakehouse_pipeline.status.text import MARKS
 from tests.iceberg.lake import hours_after
 from tests.projects import HOUR, Project, row
 
+pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
+
 FIRST = HourWindow.from_key("2013-01-01-00:00")
 NOW = datetime(2013, 1, 3, tzinfo=UTC)
 
@@ -229,7 +231,8 @@ def test_an_hour_that_does_not_get_on(project: Project, monkeypatch: pytest.Monk
     monkeypatch.setattr(leases, "RENEW_EVERY", timedelta(seconds=0.2))
     monkeypatch.setattr(pulse, "LOOK_EVERY_S", 0.2)
     project.write("tables/slow.py", SLOW)
-    project.describe({"transform": "slow:slowly", "columns": "{at: timestamptz!, id: long!, size: double}"})
+    columns = "{at: timestamptz!, id: long!, size: double}"
+    project.describe({"transform": "slow:slowly", "columns": columns, "accepts": "[integer_overflow]"})
     project.land(HOUR, [row(HOUR, 1)])
     project.session()
     told = Progress("lake.events", 1)
