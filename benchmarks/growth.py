@@ -24,6 +24,7 @@ from typing import Any
 
 import dagster as dg
 
+from benchmarks import _goals
 from benchmarks._asked import asking
 from benchmarks._growth_table import Grown
 from benchmarks._machine import versions
@@ -42,6 +43,7 @@ HOURS = (10, 100, 1_000, 10_000)
 FILES = (0, 1_000, 10_000, 100_000)
 FILES_AN_HOUR = 4  # of the table that grows
 ROUNDS = 5
+GOAL = 2.0  # times the smallest table
 SHAPE = "kept in shape"
 
 Figures = dict[str, tuple[float, float]]  # by step: milliseconds and requests
@@ -62,6 +64,10 @@ def hours(told: argparse.Namespace) -> dict[str, Figures]:
         cells = [f"{figures[step][0]:.1f} ({figures[step][1]:.0f})" for figures in found.values()]
         more = found[f"{told.hours[-1]:,}"][step][0] / first[step][0]
         print(f"| {step} | {' | '.join(cells)} | {more:.1f}x |")
+    print()
+    for step in first:
+        least, most = first[step][0], found[f"{told.hours[-1]:,}"][step][0]
+        _goals.at_most(f"{step}: growth", most / least, GOAL, " times")
     return found
 
 
@@ -147,6 +153,10 @@ def files(told: argparse.Namespace) -> dict[str, Any]:
         found[str(count)] = figures = {"peak": highest["all"], **json.loads(said)}
         cells = (f"{highest['all'] / 1e6:.0f}", *(f"{figures[name]:.1f}" for name in ("seal", "commit")))
         print(f"| {count:,} | {' | '.join(cells)} |", flush=True)
+    print()
+    _goals.at_most(
+        f"memory of an hour of {told.files[-1]:,} files", found[str(told.files[-1])]["peak"] / 2**30, 1, " GiB"
+    )
     return found
 
 
