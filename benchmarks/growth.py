@@ -3,9 +3,9 @@
 `python -m benchmarks.growth [--case NAME] [--hours N ...] [--files N ...] [--json FILE]` prints a Markdown table for
 each case. `hours`: one table in a local folder, with a SQLite catalog, which grows; its hours are committed 24 at a
 time, each with a manifest of its own (see `_growth_table`). Each step is done `ROUNDS` times; told are the medians of
-the milliseconds of processor time, which other work on the machine does not change much, and of the requests that the
-step would send to S3. The last column is how much more time it takes than in the smallest table. *Kept in shape* is the
-last table once more, after its manifests were written anew and old snapshots expired.
+the milliseconds of processor time, and of the requests that the step would send to S3. On a busy machine the former are
+two or three times as much; the latter are always the same. The last column is how much more time a step takes than in
+the smallest table.
 `files`: the peak memory of a process that seals and commits one hour of so many files, and nothing else.
 
 What Dagster's page takes by partitions is `partitions`'.
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ from benchmarks._machine import versions
 from benchmarks.memory import peak
 from lakehouse_pipeline.backfill.hour import Bench, run_hour
 from lakehouse_pipeline.config.health import HealthSettings
-from lakehouse_pipeline.maintenance import expiry, manifests
-from lakehouse_pipeline.maintenance.lease import maintaining
 from lakehouse_pipeline.orchestration.assets import build_defs
 from lakehouse_pipeline.status.health import examine
 from lakehouse_pipeline.status.picture import TableWatch, hours_of, table_status
@@ -44,7 +42,6 @@ FILES = (0, 1_000, 10_000, 100_000)
 FILES_AN_HOUR = 4  # of the table that grows
 ROUNDS = 5
 GOAL = 2.0  # times the smallest table
-SHAPE = "kept in shape"
 
 Figures = dict[str, tuple[float, float]]  # by step: milliseconds and requests
 Step = Callable[[], object]
@@ -56,8 +53,6 @@ def hours(told: argparse.Namespace) -> dict[str, Figures]:
     for count in told.hours:
         grown.grow(count)
         found[f"{count:,}"] = _measured(grown)
-    _keep_in_shape(grown)
-    found[SHAPE] = _measured(grown)
     first, *_ = found.values()
     print(f"| step | {' | '.join(found)} | more |\n| --- |{' ---: |' * (len(found) + 1)}")
     for step in first:
@@ -122,14 +117,6 @@ def _ticks(grown: Grown) -> dict[str, Step]:
         return lambda: definitions.resolve_sensor_def(name).evaluate_tick(context)
 
     return {f"tick: {name}": tick(name) for name in names}
-
-
-def _keep_in_shape(grown: Grown) -> None:
-    table = grown.now
-    with maintaining(table, "growth", "benchmark") as held:
-        manifests.rewrite_manifests(table, manifests.look(table), held)
-        table, later = grown.now, datetime.now(UTC) + timedelta(days=30)
-        expiry.run_expiry(table, expiry.look(table, None, later), held, wait=timedelta(0))
 
 
 def _timed(step: Step) -> tuple[float, float]:
