@@ -27,17 +27,17 @@ from lakehouse_pipeline.engines.workers import (
     Task,
     ThreadWorkers,
     Workers,
-    check_wanted,
 )
 from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look, workers_of
-from lakehouse_pipeline.maintenance.rewrite import GroupTask, ProofError, Rewritten, rewrite_group
+from lakehouse_pipeline.maintenance.rewrite import GroupTask, ProofError, Rewritten
 from tests.backfill.hands import in_hand
 from tests.backfill.lone_runs import Lone
 from tests.iceberg.lake import ELEVEN, EVENTS, TEN, Lake, spec_of
+from tests.maintenance.deeds import beats, has_a_defect, is_slow, meets_bad_data, proves_wrong
 from tests.maintenance.lone_compactions import LoneCompaction
 from tests.maintenance.test_compaction import data, left_over, put
 
@@ -175,57 +175,6 @@ class Instead:
     def run(self, call: Callable[[Task], Result], tasks: Sequence[Task]) -> Answers[Result]:  # noqa: ARG002
         """Let them do it."""
         return self.workers.run(self.does, tasks)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What they do: functions of the module, which workers elsewhere import
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class TwoWordsError(DataError):
-    """An error that pickle cannot make again: it is made of more than its words."""
-
-    def __init__(self, hour: str, number: int) -> None:
-        """Name both."""
-        super().__init__(f"{hour} and {number}")
-
-
-def proves_wrong(task: GroupTask) -> Rewritten:
-    """Fail one hour when all of it is written."""
-    done = rewrite_group(task)
-    if task.hour == str(TEN):
-        raise ProofError("the rows are others")
-    return done
-
-
-def meets_bad_data(task: GroupTask) -> Rewritten:
-    """Fail one hour, and say where."""
-    done = rewrite_group(task)
-    if task.hour == str(TEN):
-        raise TwoWordsError("ten", 7)
-    return done
-
-
-def has_a_defect(task: GroupTask) -> Rewritten:
-    """Fail with what is no error of ours."""
-    rewrite_group(task)
-    raise KeyError(task.hour)
-
-
-def is_slow(task: GroupTask) -> Rewritten:
-    """Write one hour at once, and the other some time later."""
-    if task.hour == str(ELEVEN):
-        time.sleep(1)
-    return rewrite_group(task)
-
-
-def beats(file: Path) -> None:
-    """Show that it is at work, for long."""
-    for _ in range(60_000):
-        check_wanted()
-        with file.open("a") as signs:
-            signs.write(".")
-        time.sleep(0.001)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
