@@ -94,8 +94,11 @@ def main() -> None:
         for each in chosen:
             print(f"{each.name}: {each.text.partition(chr(10))[0]}")
         return
-    failed = [each.name for each in chosen if not run(each)]
-    PAGE.write_text(page())
+    failed = []
+    for each in chosen:
+        if not run(each):
+            failed.append(each.name)
+        PAGE.write_text(page())  # what was measured is kept, however the rest ends
     if failed:
         sys.exit(f"failed, their sections are as they were: {', '.join(failed)}")
 

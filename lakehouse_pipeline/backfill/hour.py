@@ -24,8 +24,9 @@ from lakehouse_pipeline.backfill.halt import Halt
 from lakehouse_pipeline.backfill.inputs import Aside
 from lakehouse_pipeline.backfill.keys import check_keys
 from lakehouse_pipeline.backfill.leftovers import close_attempts
+from lakehouse_pipeline.backfill.nearby import ranges_nearby
 from lakehouse_pipeline.backfill.order import check_order
-from lakehouse_pipeline.backfill.placement import Ranges, bucket_count, ranges_nearby
+from lakehouse_pipeline.backfill.placement import Ranges, bucket_count
 from lakehouse_pipeline.backfill.plan import HourPlan, TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.pulse import Pulse
 from lakehouse_pipeline.backfill.staging import remove_staged, stage

@@ -525,6 +525,8 @@ class Attempts(RuleBasedStateMachine):
             assert left == set()
 
 
+pytestmark = pytest.mark.timeout(900)  # a hundred histories, on a machine that may be busy
+
 TestAttempts = Attempts.TestCase
 TestAttempts.settings = settings(
     max_examples=EXAMPLES,

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lakehouse_pipeline.backfill.placement import Ranges, recent, sampled, whole
+from lakehouse_pipeline.backfill.nearby import recent
+from lakehouse_pipeline.backfill.placement import Ranges, sampled, whole
 from lakehouse_pipeline.iceberg.row_order import order_of
 from lakehouse_pipeline.iceberg.sorted_files import SortedFile
 from lakehouse_pipeline.iceberg.sorted_rows import first_out_of_order
