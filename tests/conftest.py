@@ -129,6 +129,7 @@ def spark(sparks_end: None) -> "SparkSession":
     from lakehouse_pipeline.engines.sessions import open_session  # noqa: PLC0415
 
     with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYSPARK_SUBMIT_ARGS", "--conf spark.python.daemon.module=tests.spark_daemon pyspark-shell")
         environment.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         return open_session("local[2]", "tests")
 

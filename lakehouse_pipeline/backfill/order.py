@@ -13,7 +13,7 @@ from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.tasks import run_tasks
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
-from lakehouse_pipeline.iceberg.manifest_files import decode_entry
+from lakehouse_pipeline.iceberg.manifest_files import ManifestKind
 from lakehouse_pipeline.iceberg.sorted_check import Stretch, out_of_order, read_stretch
 
 _PLACE = re.compile(r"(\d+)-\w+-(\d+)-\d+\.parquet")
@@ -33,18 +33,16 @@ def check_order(session: SparkSession, spec: TableSpec, written: Sequence[Writte
         if not stretch.wrong and stretch.rows != file.rows:
             raise CheckFailedError(ORDER, f"{spec.name}: {file.path} has {stretch.rows} rows, and not {file.rows}")
     partitions: dict[str, list[tuple[tuple[int, ...], Stretch]]] = {}
+    kind = ManifestKind(table.table.spec(), table.table.schema())
     for file, stretch in zip(written, stretches, strict=True):
-        partitions.setdefault(_partition(table, file), []).append((_place(file.path), stretch))
-    for partition in partitions.values():
-        partition.sort(key=lambda each: each[0])
-        if wrong := out_of_order([stretch for _, stretch in partition], table.order):
+        # As text: NaN is not equal to itself.
+        partition = repr(kind.decode_summed(file.entry)["data_file"]["partition"])
+        partitions.setdefault(partition, []).append((_place(file.path), stretch))
+    for files in partitions.values():
+        files.sort(key=lambda each: each[0])
+        if wrong := out_of_order([stretch for _, stretch in files], table.order):
             raise CheckFailedError(ORDER, f"{spec.name}: {wrong}")
     return Check(ORDER, {"rows": sum(stretch.rows for stretch in stretches), "files": len(written)})
-
-
-def _partition(table: HourlyTable, file: WrittenFile) -> str:
-    """Give the partition of a file, as text: NaN is not equal to itself."""
-    return repr(decode_entry(file.entry, table.table.spec(), table.table.schema())["data_file"]["partition"])
 
 
 def _place(path: str) -> tuple[int, ...]:

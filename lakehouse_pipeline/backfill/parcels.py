@@ -4,6 +4,7 @@ A task packs what it has read or transformed by bucket; the engine brings the pa
 sorts their rows in bounded memory. No row is taken apart by the engine, and no engine has to keep, or to have, a sort.
 """
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -123,7 +124,9 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, order: Col
     Raises:
         TransientError: the disk did not take what is more than `SORT_BYTES`.
     """
-    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder:
+    # Spark tells its workers where its own sorts would go: a cluster has disks for that.
+    disk = os.environ.get("SPARK_LOCAL_DIRS", "").partition(",")[0] or None
+    with tempfile.TemporaryDirectory(prefix="lakehouse-", dir=disk) as folder:
         rows = (rows for batch in batches for rows in _opened(batch, schema))
         yield from sorted_batches(rows, ((BUCKET, False), *order), memory=SORT_BYTES, folder=Path(folder))
 

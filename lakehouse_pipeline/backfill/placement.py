@@ -78,6 +78,8 @@ class Ranges:
             return passed
         spread = passed - self._passed(rows, equal=False)
         hot = np.flatnonzero(spread > 1)
+        if not len(hot):
+            return passed
         names = [field.name for field in rows.schema if not pa.types.is_nested(field.type)]
         found = hashes(rows.select(names).take(pa.array(hot)), names)
         passed[hot] -= (found % spread[hot].astype(np.uint64)).astype(np.int64)

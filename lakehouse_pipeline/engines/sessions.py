@@ -45,7 +45,6 @@ LOCAL_SETTINGS: Mapping[str, str] = {
     "spark.driver.host": "127.0.0.1",  # no name look-ups, nothing listens beyond loopback
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.log.level": "ERROR",
-    "spark.python.daemon.module": "lakehouse_pipeline.backfill.spark_daemon",  # what it forks has imported our tasks
 }
 
 CONNECT_PORT = 15002  # Spark Connect's

@@ -134,7 +134,7 @@ def _decimals(values: pa.Array, seeds: Words) -> Words:
     if width < _WORD:
         return mixed(seeds ^ mixed(raw.view(np.uint32).astype(np.uint64)))
     found = seeds
-    for word in raw.view(np.uint64).reshape(len(values), -1).T:
+    for word in raw.view(np.uint64).reshape(len(values), width // _WORD).T:
         found = mixed(found ^ mixed(word))
     return found
 

@@ -64,7 +64,7 @@ class _Newest:
         found = tuple(_lines(body_of(files, url)))
         with self._lock:
             self._lists[url] = found
-            while sum(map(len, self._lists.values())) > LINES_KEPT:
+            while len(self._lists) > 1 and sum(map(len, self._lists.values())) > LINES_KEPT:
                 self._lists.popitem(last=False)
         return found
 

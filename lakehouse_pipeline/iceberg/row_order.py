@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse_pipeline.iceberg.keys import Words, codes, is_coded, plain
 
@@ -18,6 +19,7 @@ Places = npt.NDArray[np.int64]
 _Word = Callable[[Places], Words]  # of the rows at these places
 
 _BYTES = 8  # of a word
+_LONG = 64  # bytes of a value, from which on whole values are compared
 _SIGN = np.uint64(1 << 63)
 _FIRST = np.array([(2**64 - 1) ^ (2 ** (64 - 8 * length) - 1) for length in range(_BYTES + 1)], np.uint64)
 
@@ -79,8 +81,9 @@ def _ascending(values: pa.Array) -> Iterator[_Word]:
         yield lambda at: numbers[at]
     elif pa.types.is_decimal128(kind):
         low, high = np.frombuffer(values.buffers()[1], np.uint64, 2 * len(values), values.offset * 16).reshape(-1, 2).T
-        yield lambda at: high[at] ^ _SIGN
-        yield lambda at: low[at]
+        counts = _valid(values)
+        yield lambda at: np.where(counts[at], high[at] ^ _SIGN, 0)
+        yield lambda at: np.where(counts[at], low[at], 0)
     elif not pa.types.is_null(kind):
         yield from _of_bytes(values.cast(pa.binary() if pa.types.is_fixed_size_binary(kind) else pa.large_binary()))
 
@@ -92,7 +95,7 @@ def _of_bytes(values: pa.Array) -> Iterator[_Word]:
     _, offsets, data = values.buffers()
     width = np.int32 if pa.types.is_binary(values.type) else np.int64
     ends = np.frombuffer(offsets, width, len(values) + 1, values.offset * np.dtype(width).itemsize).astype(np.int64)
-    first, lengths = int(ends[0]), np.diff(ends)
+    first, lengths = int(ends[0]), np.where(_valid(values), np.diff(ends), 0)
     starts, size = ends[:-1] - first, int(ends[-1]) - first
     padded = np.zeros(size + _BYTES, np.uint8)
     if size:
@@ -107,6 +110,17 @@ def _of_bytes(values: pa.Array) -> Iterator[_Word]:
 
         return word
 
-    for place in range(0, int(lengths.max()), _BYTES):
+    longest = int(lengths.max())
+    for place in range(0, min(longest, _LONG), _BYTES):
         yield at_byte(place)
-    yield lambda at: lengths[at].view(np.uint64)
+    if longest <= _LONG:
+        yield lambda at: lengths[at].view(np.uint64)
+    else:  # one long value must not have all rows looked at for each of its words
+        ranks = pc.rank(values, tiebreaker="dense").to_numpy()
+        yield lambda at: ranks[at]
+
+
+def _valid(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """Tell where there is no null: what stands below one is whatever was there."""
+    found: npt.NDArray[np.bool_] = values.is_valid().to_numpy(zero_copy_only=False)
+    return found

@@ -251,9 +251,13 @@ class HourRecord(_Model):
 
     @property
     def seals(self) -> tuple[Seal, ...]:
-        """What its files may be: those of its last commit, or of what waits for one and may have landed."""
-        known = (self.committed.seal if self.committed else None, self.attempt.seal if self.attempt else None)
-        return tuple(seal for seal in known if seal)
+        """What its files may be: those of its last commit, or of what waits for one and may have landed.
+
+        Those of rewrites are left out: their digests are of files that they have left as they were, too.
+        """
+        committed = self.committed.seal if self.committed and not self.committed.rewritten else None
+        waiting = self.attempt.seal if self.attempt and not self.attempt.rewrites else None
+        return tuple(seal for seal in (committed, waiting) if seal)
 
 
 class Extent(_Model):

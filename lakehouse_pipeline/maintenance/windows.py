@@ -15,16 +15,19 @@ from lakehouse_pipeline.iceberg.regrouping import HeadManifest, head_manifests
 # file takes a kilobyte of memory.
 MANIFESTS, FILES = 500, 200_000
 
+HOURS = 300_000  # 34 years: a table whose hours are further apart has times that are none
+
 Window = Sequence[HourWindow] | None  # in time order; None is all that the table has
 
 
 def windows(table: HourlyTable) -> list[Window]:
     """Cut the hours of a table into windows, in time order, each hour in one; there is always one.
 
-    Where files may be of any hour there is one window, whatever its size: nothing tells them apart.
+    Where files may be of any hour, or a row's time is far from all others, there is one window, whatever its size:
+    nothing tells them apart.
     """
     found = [each for each in head_manifests(table.table, table.hour) if each.span.low <= each.span.high]
-    if _fits(found) or any(math.isinf(each.span.high - each.span.low) for each in found):
+    if _fits(found) or max(each.span.high for each in found) - min(each.span.low for each in found) > HOURS:
         return [None]
     parts, last, manifests, files = [list[HourWindow]()], -math.inf, 0, 0
     for each in sorted(found, key=lambda each: (each.span.low, each.span.high)):

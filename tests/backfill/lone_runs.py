@@ -43,6 +43,7 @@ from lakehouse_pipeline.object_store.objects import ObjectInfo
 
 ROOT = Path(__file__).parents[2]
 STRIKES = "LAKEHOUSE_TEST_STRIKES"  # in the environment, where an engine's tasks find it
+SPARK = "--conf spark.python.daemon.module=tests.spark_daemon pyspark-shell"
 WAITS, GO = "waits", "go"  # files: something waits, and lets it go on
 WAIT = 0  # in a signal's place: what is struck waits for that file, while its process goes on
 WITHIN_S = 120.0  # a run has ended, or is at its strike; the machine may be busy
@@ -98,7 +99,7 @@ class Run:
         _strike_at(self.counted, self.puts, [os.getpid()] * self.puts_strike_run)
         settings = {**self.settings, f"spark.executorEnv.{STRIKES}": os.environ[STRIKES]}  # on a cluster's hosts, too
         told = " ".join(f"--conf {shlex.quote(f'{key}={value}')}" for key, value in settings.items())
-        os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": f"{told} pyspark-shell"}
+        os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": f"{told} {SPARK}"}
         os.environ["PYTHONPATH"] = str(ROOT)
         try:
             with events.subscribed(self._heard):

@@ -173,3 +173,14 @@ def test_bounds_of_the_leading_column_cut_no_key_apart() -> None:
     assert ranges is not None
     rows = pa.record_batch({"v": [4, 5, 5, None, 6], "w": [1, 1, 9, 9, 1]})
     assert list(ranges.buckets(rows)) == [0, 1, 1, 0, 1]
+
+
+def test_rows_without_a_hot_key_are_placed_whatever_else_they_have() -> None:
+    """What a task packs at once may have no row of the key that other tasks have many of."""
+    ranges = Ranges((("k", False),), pa.record_batch({"k": ["m", "m", "m"]}))
+    amounts = pa.array([1, 2, 3]).cast(pa.decimal128(30, 2))
+    rows = pa.record_batch({"k": ["a", "m", "z"], "amount": amounts})
+    assert list(ranges.buckets(rows.slice(0, 1))) == [0]
+    first, hot, last = ranges.buckets(rows)
+    assert (first, last) == (0, 3)
+    assert hot in {1, 2, 3}

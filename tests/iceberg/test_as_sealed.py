@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,8 @@ import pytest
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.ledger.records import Committed, HourRecord, Rewrite
+from tests.backfill.hands import new_attempt
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events
 
 
@@ -72,3 +75,15 @@ def test_an_hour_beside_files_of_several_hours_is_read(lake: Lake) -> None:
     lake.append(events(earlier, [7]), events(ELEVEN, [8]))
     assert told(lake, sealed) is None
     assert read(lake) == sealed.seal.digest
+
+
+def test_a_rewrites_seal_tells_nothing(lake: Lake) -> None:
+    """Its digest is of files that it has left where they were, too: where these are gone, nothing near it says so."""
+    seal = lake.seal(TEN, [1]).seal
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    committed = Committed(attempt="A", at=at, snapshot_id=1, source="", recipe="", seal=seal)
+    attempt = new_attempt(lake.now, TEN).model_copy(update={"seal": seal})
+    assert HourRecord(hour=TEN.key, committed=committed, attempt=attempt).seals == (seal, seal)
+    rewritten = committed.model_copy(update={"rewritten": True})
+    rewriting = attempt.model_copy(update={"rewrites": Rewrite(as_of=1, live="")})
+    assert HourRecord(hour=TEN.key, committed=rewritten, attempt=rewriting).seals == ()

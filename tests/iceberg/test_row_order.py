@@ -1,5 +1,7 @@
 """Where rows stand in an order: what the writer's check takes for sorted, for values of every type."""
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -33,3 +35,22 @@ def test_texts_are_compared_to_their_ends(kind: pa.DataType, given: list[str], e
     values = pa.array(["first", *given, "last"]).slice(1, len(given))
     rows = pa.record_batch({"c": values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)})
     assert [given[place] for place in order_of(rows, (("c", False),))] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "below"),
+    [
+        (pa.string(), list("edcba")),
+        (pa.large_binary(), list("edcba")),
+        (pa.binary(1), list("edcba")),
+        (pa.decimal128(30, 2), [Decimal(number) for number in (5, 4, 3, 2, 1)]),
+        (pa.int64(), [5, 4, 3, 2, 1]),
+    ],
+    ids=str,
+)
+def test_what_stands_below_a_null_does_not_count(kind: pa.DataType, below: list[object]) -> None:
+    """Engines leave there what they have computed with: rows of nulls are told apart by the next column."""
+    nulls = pa.Array.from_buffers(kind, len(below), [pa.py_buffer(b"\0"), *pa.array(below, kind).buffers()[1:]])
+    assert nulls.null_count == len(below)
+    rows = pa.record_batch({"a": nulls, "b": pa.array(range(len(below)))})
+    assert list(order_of(rows, (("a", False), ("b", False)))) == [0, 1, 2, 3, 4]

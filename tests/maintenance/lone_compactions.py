@@ -18,7 +18,7 @@ from lakehouse_pipeline.iceberg import hourly
 from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.maintenance.compaction import compact, look
-from tests.backfill.lone_runs import ROOT, STRIKES, Strikes, StrikingFiles, _strike_at
+from tests.backfill.lone_runs import ROOT, SPARK, STRIKES, Strikes, StrikingFiles, _strike_at
 from tests.iceberg.lake import EVENTS, Lake, spec_of
 
 OWN_GROUP = 0  # as kill(2) has it: all processes of the caller's group
@@ -76,7 +76,7 @@ class LoneCompaction:
     @contextmanager
     def _workers(self) -> Iterator[Workers]:
         if self.kind == "spark":
-            os.environ["PYSPARK_PYTHON"] = sys.executable
+            os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": SPARK}
             yield SparkWorkers(lambda: sessions._classic(self.spark, "killed", local=True))
             SparkSession.active().stop()
         elif self.kind == "ray":

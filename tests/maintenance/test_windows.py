@@ -87,3 +87,10 @@ def test_a_cursor_goes_round(grown: Lake, monkeypatch: pytest.MonkeyPatch) -> No
     assert list(seen(None)) == [*cut, cut[0]]
     late = HourWindow(datetime(2030, 1, 1, tzinfo=UTC))
     assert window_at(grown.now, str(late.ordinal))[0] == cut[0]
+
+
+def test_a_time_that_is_none_leaves_one_window(grown: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of a far century must not make a list of all hours up to it."""
+    monkeypatch.setattr(module, "MANIFESTS", 6)
+    grown.append(events(HourWindow.from_key("9000-01-01-00:00"), [1]))
+    assert windows(grown.now) == [None]
