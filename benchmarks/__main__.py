@@ -1,4 +1,4 @@
-"""All benchmarks, and the page that shows them: `python -m benchmarks [NAME…] [--list]`, or `make bench`.
+"""All benchmarks, and the page that shows them: `python -m benchmarks [NAME…] [--rounds N] [--list]`, or `make bench`.
 
 Each is a process. What it prints and what it measured goes to `benchmarks/results/NAME.json`, and `docs/benchmarks.md`
 is made anew of all that is there: a run of one benchmark renews its section alone. One that fails keeps the section
@@ -45,11 +45,13 @@ class Benchmark:
         name: of its module.
         arguments: of its command.
         raw: whether it writes its rounds with `--json`.
+        rounds: of which it takes the median; 0 where it has none.
     """
 
     name: str
     arguments: tuple[str, ...] = ()
     raw: bool = False
+    rounds: int = 0
 
     @property
     def text(self) -> str:
@@ -60,11 +62,11 @@ class Benchmark:
 # In the order of the page.
 BENCHMARKS = (
     Benchmark("limits"),
-    Benchmark("append", raw=True),
-    Benchmark("graysort", raw=True),
-    Benchmark("manifests", ("--rounds", "3"), raw=True),
-    Benchmark("compact", ("--case", "all", "--rounds", "3", "--zamboni"), raw=True),
-    Benchmark("sweep", ("--zamboni", "--objects", "50000", "--rounds", "3"), raw=True),
+    Benchmark("append", raw=True, rounds=3),
+    Benchmark("graysort", raw=True, rounds=3),
+    Benchmark("manifests", raw=True, rounds=3),
+    Benchmark("compact", ("--case", "all", "--zamboni"), raw=True, rounds=3),
+    Benchmark("sweep", ("--zamboni", "--objects", "50000"), raw=True, rounds=3),
     Benchmark("backfill"),
     Benchmark("growth", raw=True),
     Benchmark("concurrent_runs", ("--limit", "600")),
@@ -85,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     names = [each.name for each in BENCHMARKS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all if none is named")
+    parser.add_argument("--rounds", type=int, help="in the place of three, of those that take a median")
     parser.add_argument("--list", action="store_true", help="say what each measures, and run none")
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(names):
@@ -96,14 +99,14 @@ def main() -> None:
         return
     failed = []
     for each in chosen:
-        if not run(each):
+        if not run(each, asked.rounds or each.rounds):
             failed.append(each.name)
         PAGE.write_text(page())  # what was measured is kept, however the rest ends
     if failed:
         sys.exit(f"failed, their sections are as they were: {', '.join(failed)}")
 
 
-def run(benchmark: Benchmark) -> bool:
+def run(benchmark: Benchmark, rounds: int) -> bool:
     """Run one, show what it prints, and keep it."""
     print(f"\n== {benchmark.name}", flush=True)
     RESULTS.mkdir(exist_ok=True)
@@ -111,6 +114,7 @@ def run(benchmark: Benchmark) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         command = ["-m", f"benchmarks.{benchmark.name}", *benchmark.arguments]
+        command += ["--rounds", str(rounds)] if benchmark.rounds else []
         told = [*command, "--json", str(raw)] if benchmark.raw else command
         lines = []
         with subprocess.Popen([sys.executable, *told], stdout=subprocess.PIPE, text=True) as process:

@@ -1,12 +1,14 @@
 """Records of 100 bytes sorted by 10 of them: ours on Apache Spark and on Sail beside Spark's own sort to Parquet.
 
 `python -m benchmarks.graysort [--case NAME] [--rows N] [--rounds N] [--json FILE]` prints a Markdown table for each
-case. `fits` leaves Spark's heap room for all records; `spills` has more data than all of a writer's memory. Writers
-take turns; each has a process of its own, sessions with the same settings and, on Apache Spark, the same heap (ours has
-Python's workers beside it: the peak is of all processes together). Where all fits, the second run of a warm process
-counts; where it does not, the only one. The median of the rounds counts. GB are of 100 bytes a record, whatever
-lies on storage, and cores are those of the machine. After each the output is read as valsort does, by the check that
-tables may ask for (`check_order`): order within and between files, count, and checksum equal to the input's.
+case. `fits` leaves Spark's heap room for all records; `spills` has three times as much data as heap. Writers take
+turns; each has a process of its own, sessions with the same settings and, on Apache Spark, the same heap, which does
+not bound ours alone: its Python workers are beside it. The peak is the sum of what is resident in all processes, where
+pages that they share count for each. Where all fits, the second run of a warm process counts; where it does not, the
+only one, with the JVM's warming up. The median of the rounds counts, and the machine's load as each began is in
+`--json`: writers that met other loads are not to be compared by the clock. GB are of 100 bytes a record, whatever lies
+on storage, and cores are those of the machine. After each the output is read as valsort does, by the check that tables
+may ask for (`check_order`): order within and between files, count, and checksum equal to the input's.
 
 The record that it is named after, 100 TB on 206 machines of 32 cores in 23 minutes, is 20.7 GB a minute and machine.
 """
