@@ -166,7 +166,7 @@ def page() -> str:
         for each in BENCHMARKS
         if (file := RESULTS / f"{each.name}.json").exists()
     }
-    parts = [INTRODUCTION, not_won(results)]
+    parts = [INTRODUCTION, not_won(results), not_run(results)]
     parts += [section(each, results[each.name]) for each in BENCHMARKS if each.name in results]
     return "\n".join(parts)
 
@@ -181,6 +181,12 @@ def not_won(results: Mapping[str, Any]) -> str:
         if line.startswith(mark)
     ]
     return "\n".join(["## Missed, and not won", "", *(found or ["Nothing."]), ""])
+
+
+def not_run(results: Mapping[str, Any]) -> str:
+    """Name what the page says nothing of."""
+    names = [each.name for each in BENCHMARKS if each.name not in results]
+    return "\n".join(["## Not run yet", "", f"{', '.join(names)}.", ""]) if names else ""
 
 
 def section(benchmark: Benchmark, result: Mapping[str, Any]) -> str:

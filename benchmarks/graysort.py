@@ -155,6 +155,8 @@ def show(name: str, case: Case, rows: int, runs: Mapping[str, Sequence[Sorted]])
     if {SPARK, OURS} <= set(runs):
         _goals.at_least(f"{name}: {OURS}, times Spark's own speed", seconds[SPARK] / seconds[OURS], GOAL)
         _goals.at_least(f"{name}: {OURS}, times as little of the processors", cpus[SPARK] / cpus[OURS], GOAL)
+        peaks = {who: float(max(run.peak for run in each)) for who, each in runs.items()}
+        _goals.beside(f"{name}: {OURS}, peak memory", peaks[OURS], {SPARK: peaks[SPARK]})
     for who in sorted({OURS, SAIL} & set(runs)):
         rate = gigabytes / (seconds[who] / 60) / cores
         _goals.at_least(f"{name}: {who}, of the record's GB a minute and core", rate / THE_RECORD, 1)
