@@ -125,11 +125,8 @@ def write(frame: DataFrame, columns: tuple[Column, ...], target: WriteTarget) ->
         columns: of the table.
         target: the attempt.
     """
-    order, schema, hold = (
-        OrderCheck.of(target.sort_order, target.schema).columns,
-        arrow_schema_of(columns),
-        current_hold(),
-    )
+    order = OrderCheck.of(target.sort_order, target.schema).columns
+    schema, hold = arrow_schema_of(columns), current_hold()
 
     def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from write_batches(target, hold.watched(sorted_rows(batches, schema, order)) if order else batches)

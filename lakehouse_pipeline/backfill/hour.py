@@ -489,10 +489,11 @@ class SealedHourRun:
 
     def _ranges(self, attempt: Attempt) -> Ranges | None:
         """Find where to cut a sorted hour in what is known of others; None where it is to be sampled, or is not cut."""
+        if not self.table.order or attempt.buckets <= 1:
+            return None
         ranges = ranges_nearby(self.table, self.plan.hour, attempt.buckets)
-        if self.table.order and attempt.buckets > 1:
-            bounds = "known" if ranges else "sampled"
-            events.emit("hour.bounds", self.bench.spec.table, self.plan.hour.key, attempt.id, bounds=bounds)
+        bounds = "known" if ranges else "sampled"
+        events.emit("hour.bounds", self.bench.spec.table, self.plan.hour.key, attempt.id, bounds=bounds)
         return ranges
 
     def offer(self) -> None:

@@ -52,9 +52,13 @@ def _nearest(before: Buckets, buckets: int) -> list[int]:
 
 
 def ranges_nearby(table: HourlyTable, hour: HourWindow, buckets: int) -> Ranges | None:
-    """Cut an hour where the files of the hour itself, or of one beside it, begin; None where a sample is better."""
-    if not table.order or buckets < 2:  # noqa: PLR2004  # one is not cut
-        return None
+    """Cut an hour where the files of the hour itself, or of one beside it, begin; None where a sample is better.
+
+    Args:
+        table: with a sort order.
+        hour: the hour.
+        buckets: that are wanted, two at least.
+    """
     kind = table.arrow_schema.field(table.order[0][0]).type
     for offset in NEARBY:
         files = sorted_files(table.table, table.hour, HourWindow.from_ordinal(hour.ordinal + offset))

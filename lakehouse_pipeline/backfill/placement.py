@@ -8,6 +8,7 @@ partition by range. Bounds that do not suit an hour cost balance, and never its 
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,7 @@ class Ranges:
         passed[hot] -= (found % spread[hot].astype(np.uint64)).astype(np.int64)
         return passed
 
-    @property
+    @cached_property
     def repeats(self) -> bool:
         """Whether a key has several bounds."""
         found = hashes(self.bounds, self.bounds.schema.names)

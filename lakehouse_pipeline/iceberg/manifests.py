@@ -97,7 +97,21 @@ def live_files(
     *,
     newest: int | None = None,
 ) -> Iterator[LiveFile]:
-    """Go through the files that a snapshot reaches, deletes included, manifest by manifest.
+    """Go through the files that a snapshot reaches, deletes included, manifest by manifest; see `live_entries`."""
+    for entry, span, spec_id in live_entries(metadata, files, snapshot_id, event_time, hours, newest=newest):
+        yield live_file(entry, span, spec_id)
+
+
+def live_entries(
+    metadata: TableMetadata,
+    files: FileIO,
+    snapshot_id: int | None,
+    event_time: EventTime,
+    hours: Collection[int] | None = None,
+    *,
+    newest: int | None = None,
+) -> Iterator[tuple[Entry, HourSpan, int]]:
+    """Give the entry of each file that a snapshot reaches, the hours of its rows, and its partition spec.
 
     (`Table.scan().plan_files()` raises at equality deletes: apache/iceberg-python#6568.)
 
@@ -121,7 +135,7 @@ def live_files(
                 continue
             span = span_of(entry)
             if hours is None or span.meets(hours):
-                yield live_file(entry, span, manifest.partition_spec_id)
+                yield entry, span, manifest.partition_spec_id
 
 
 def refuse_straddling(files: Iterable[LiveFile]) -> None:
@@ -193,14 +207,14 @@ def read_entries(files: FileIO, manifest: ManifestFile) -> Iterator[Entry]:
 
     Source: https://iceberg.apache.org/spec/#sequence-number-inheritance
     """
-    for entry, _ in read_encoded(files, manifest)[1]:
-        yield entry
+    for entry in _records(files, manifest.manifest_path):
+        yield _inherited(entry, manifest)
 
 
 def read_encoded(files: FileIO, manifest: ManifestFile) -> tuple[Any, Iterator[tuple[Entry, bytes]]]:
     """Give the Avro schema that a manifest was written in, and its entries as above, each beside its own bytes."""
     blocks = fastavro.block_reader(io.BytesIO(body_of(files, manifest.manifest_path)))
-    return blocks.writer_schema, _inherited(_encoded(blocks), manifest)
+    return blocks.writer_schema, ((_inherited(entry, manifest), body) for entry, body in _encoded(blocks))
 
 
 def _encoded(blocks: Iterable[Any]) -> Iterator[tuple[Entry, bytes]]:
@@ -213,15 +227,15 @@ def _encoded(blocks: Iterable[Any]) -> Iterator[tuple[Entry, bytes]]:
             start = end
 
 
-def _inherited(entries: Iterable[tuple[Entry, bytes]], manifest: ManifestFile) -> Iterator[tuple[Entry, bytes]]:
-    for entry, body in entries:
-        if entry.get("snapshot_id") is None:
-            entry["snapshot_id"] = manifest.added_snapshot_id
-        inherits = entry["status"] == ADDED or manifest.sequence_number == 0
-        for name in ("sequence_number", "file_sequence_number"):
-            if entry.get(name) is None and inherits:
-                entry[name] = manifest.sequence_number
-        yield entry, body
+def _inherited(entry: Entry, manifest: ManifestFile) -> Entry:
+    """Fill in, in its place, what an entry inherits."""
+    if entry.get("snapshot_id") is None:
+        entry["snapshot_id"] = manifest.added_snapshot_id
+    inherits = entry["status"] == ADDED or manifest.sequence_number == 0
+    for name in ("sequence_number", "file_sequence_number"):
+        if entry.get(name) is None and inherits:
+            entry[name] = manifest.sequence_number
+    return entry
 
 
 def read_sealed(files: FileIO, manifest: SealedManifest) -> Iterator[Entry]:

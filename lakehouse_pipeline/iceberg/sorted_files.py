@@ -15,7 +15,7 @@ from pyiceberg.types import NestedField, PrimitiveType
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.event_time import EventTime
-from lakehouse_pipeline.iceberg.manifests import DELETED, manifests_of, read_entries
+from lakehouse_pipeline.iceberg.manifests import live_entries
 from lakehouse_pipeline.iceberg.replacement import head
 
 
@@ -49,18 +49,12 @@ def sorted_files(table: Table, event_time: str, hour: HourWindow) -> list[Sorted
     column = schema.find_field(leading.source_id)
     bounds = "upper_bounds" if leading.direction == SortDirection.DESC else "lower_bounds"
     found = []
-    for manifest in manifests_of(table.metadata, table.io, head(table)):
-        if not told.in_manifest(manifest).meets(wanted):
-            continue
-        span_of = told.in_entries_of(manifest.partition_spec_id)
-        for entry in read_entries(table.io, manifest):
-            if entry["status"] == DELETED or not span_of(entry).meets(wanted):
-                continue
-            file = entry["data_file"]
-            if file.get("content") or file.get("sort_order_id") != order.order_id:
-                return None
-            values = {item["key"]: item["value"] for item in file.get(bounds) or ()}
-            found.append(SortedFile(file["file_path"], file["record_count"], _value(values, column)))
+    for entry, _, _ in live_entries(table.metadata, table.io, head(table), told, wanted):
+        file = entry["data_file"]
+        if file.get("content") or file.get("sort_order_id") != order.order_id:
+            return None
+        values = {item["key"]: item["value"] for item in file.get(bounds) or ()}
+        found.append(SortedFile(file["file_path"], file["record_count"], _value(values, column)))
     return found
 
 
