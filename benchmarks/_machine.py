@@ -26,13 +26,10 @@ def versions() -> dict[str, str]:
     java = subprocess.run(
         [Path(os.environ.get("JAVA_HOME", "/usr")) / "bin/java", "-version"], capture_output=True, text=True, check=True
     )
-    runtime = environment.iceberg_runtime().name
-    return {
-        **found,
-        "java": java.stderr.splitlines()[0],
-        "jvm": f"{environment.PINS[0]} {runtime}",
-        "zamboni": ZAMBONI_PIN,
-    }
+    found |= {"java": java.stderr.splitlines()[0], "zamboni": ZAMBONI_PIN}
+    if (environment.folder() / "ready").exists():
+        found["jvm"] = f"{environment.PINS[0]} {environment.iceberg_runtime().name}"
+    return found
 
 
 def machine() -> dict[str, str]:

@@ -11,8 +11,9 @@ from benchmarks._compact_tables import FIRST, Asked
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
-from lakehouse_pipeline.iceberg.manifest_files import decode_entry, encode_entry
+from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import Lake, in_bucket
 
 HOUR = FIRST

@@ -17,17 +17,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from benchmarks import _goals
+from benchmarks import _cases, _goals
 from benchmarks._asked import asking
 from benchmarks._growth_table import Grown
-from benchmarks._machine import versions
 from benchmarks.memory import peak
 from lakehouse_pipeline.backfill.hour import Bench, run_hour
 from lakehouse_pipeline.config.health import HealthSettings
@@ -161,7 +159,7 @@ def _hour_of(count: int) -> None:
     print(json.dumps({"seal": sealed - began, "commit": time.process_time() - sealed}))
 
 
-CASES: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"hours": hours, "files": files}
+CASES: _cases.Cases = {"hours": hours, "files": files}
 
 
 def main() -> None:
@@ -176,12 +174,7 @@ def main() -> None:
     if told.hour_of is not None:
         _hour_of(told.hour_of)
         return
-    raw: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "versions": versions(), "cases": {}}
-    for name in told.case:
-        print(f"\n`{name}`\n", flush=True)
-        raw["cases"][name] = CASES[name](told)
-        if told.json:
-            told.json.write_text(json.dumps(raw, indent=1))
+    _cases.measure(told, CASES)
 
 
 if __name__ == "__main__":

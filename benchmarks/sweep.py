@@ -14,14 +14,10 @@ Tables are made once, in `.lakehouse/benchmarks/sweep`, which takes minutes. Zam
 """
 
 import argparse
-import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _sweep_attempt, _sweep_listing
-from benchmarks._machine import versions
+from benchmarks import _cases, _sweep_attempt, _sweep_listing
 from tests.oracle import environment
 
 OBJECTS = 200_000
@@ -38,7 +34,7 @@ def attempt(told: argparse.Namespace) -> dict[str, Any]:
     return _sweep_attempt.measured(told.files)
 
 
-CASES: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"listing": listing, "attempt": attempt}
+CASES: _cases.Cases = {"listing": listing, "attempt": attempt}
 
 
 def main() -> None:
@@ -52,12 +48,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file that gets the figures of all rounds")
     told = parser.parse_args()
     environment.python()  # the JVM's environment is made here, where it is not measured
-    raw: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "versions": versions(), "cases": {}}
-    for name in told.case:
-        print(f"\n`{name}`\n", flush=True)
-        raw["cases"][name] = CASES[name](told)
-        if told.json:
-            told.json.write_text(json.dumps(raw, indent=1))
+    _cases.measure(told, CASES)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class WrittenFile:
         rows: rows in it.
         size: bytes on storage.
         etag: the store's tag of this version.
-        entry: its manifest entry, Avro-encoded (`iceberg.manifests.decode_entry`).
+        entry: its manifest entry, Avro-encoded (`iceberg.manifest_files.ManifestKind`).
     """
 
     path: str

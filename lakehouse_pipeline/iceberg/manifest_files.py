@@ -100,10 +100,6 @@ class ManifestKind:
         fastavro.schemaless_writer(buffer, self.avro, entry)
         return buffer.getvalue()
 
-    def decode(self, body: bytes) -> Entry:
-        """Undo `encode`."""
-        return dict(fastavro.schemaless_reader(io.BytesIO(body), self.avro, None))  # type: ignore[arg-type]
-
     def encodes_as(self, written: Any) -> bool:
         """Tell whether entries of another Avro schema are the same bytes."""
         return bool(to_parsing_canonical_form(written) == self._canonical)
@@ -164,11 +160,6 @@ def _of_deletes(data_file: StructType) -> StructType:
 def encode_entry(entry: Entry, spec: PartitionSpec, schema: Schema) -> bytes:
     """Turn an entry of a data file into bytes that travel from a task to the driver."""
     return ManifestKind(spec, schema).encode(entry)
-
-
-def decode_entry(body: bytes, spec: PartitionSpec, schema: Schema) -> Entry:
-    """Undo `encode_entry`."""
-    return ManifestKind(spec, schema).decode(body)
 
 
 @dataclass

@@ -19,8 +19,8 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import data_files
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
-from lakehouse_pipeline.iceberg.manifest_files import decode_entry
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of
+from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake, columns, events, in_bucket
 
 ENTROPY = "write.object-storage.enabled"

@@ -21,7 +21,6 @@ from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.manifest_files import (
     ManifestSums,
     codec_of,
-    decode_entry,
     encode_entry,
 )
 from lakehouse_pipeline.iceberg.manifests import (
@@ -35,6 +34,7 @@ from lakehouse_pipeline.iceberg.manifests import (
 )
 from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.seals import seal_files
+from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket
 
 SCHEMA = Schema(

@@ -24,12 +24,12 @@ from lakehouse_pipeline.errors import DataError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg import data_files
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
-from lakehouse_pipeline.iceberg.manifest_files import decode_entry
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of, schema_of
 from lakehouse_pipeline.ledger.records import Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import ELEVEN, EVENTS, MEGABYTE, TEN, Lake, columns, events, in_bucket, sealed_by
 from tests.iceberg.test_hourly import attempt_of, commit
 
