@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks import _timed
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.compaction import compact, look, workers_of
 from tests.iceberg.lake import spec_of
 

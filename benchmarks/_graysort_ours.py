@@ -11,11 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks._timed import cpu_seconds
-from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
 LAKEHOUSE = """\
 catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: warehouse}

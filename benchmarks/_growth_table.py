@@ -20,10 +20,11 @@ from lakehouse_pipeline.config.paths import render
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import Committed, Outcome, Seal, new_attempt_id
 from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import Lake, in_bucket

@@ -12,7 +12,7 @@ from benchmarks import _manifests_table
 from benchmarks._manifests_table import HOUR
 from benchmarks._timed import measured
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.ledger.records import Seal, new_attempt_id
 from tests.iceberg.lake import Lake
 

@@ -7,11 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
 LAKEHOUSE = """\
 catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: warehouse}

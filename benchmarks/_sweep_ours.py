@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from benchmarks import _timed
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.audit import SweepRules
 from lakehouse_pipeline.maintenance.lease import maintaining
 from lakehouse_pipeline.maintenance.sweep import audit_table

@@ -16,7 +16,7 @@ from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
 from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.ledger.records import new_attempt_id
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from tests.iceberg.entries import decode_entry

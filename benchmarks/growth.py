@@ -27,7 +27,8 @@ from benchmarks import _cases, _goals
 from benchmarks._asked import asking
 from benchmarks._growth_table import Grown
 from benchmarks.memory import peak
-from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.orchestration.assets import build_defs
 from lakehouse_pipeline.status.health import examine

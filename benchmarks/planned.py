@@ -27,7 +27,7 @@ from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.hours import HourRange, HourWindow
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.orchestration.in_process import run_job
 from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.testing.faults import FaultServer

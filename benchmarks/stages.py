@@ -13,14 +13,15 @@ import pyarrow as pa
 
 from benchmarks import _events, _ours
 from lakehouse_pipeline.backfill.arrange import source_view
-from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.backfill.inputs import Aside, Counts
 from lakehouse_pipeline.backfill.plan import TableState, observe_inputs, plan_hour
 from lakehouse_pipeline.backfill.views import read_splits, read_view, task_count
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.engines.sessions import LazySession, cores_of
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.sources.splits import balance, plan_splits
 

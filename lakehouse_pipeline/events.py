@@ -44,10 +44,15 @@ def emit(name: str, table: str = "", hour: str = "", attempt: str = "", **fields
         subscriber(event)
 
 
+def subscribe(subscriber: Subscriber) -> None:
+    """Let `subscriber` hear every event of this process from here on."""
+    _subscribers.append(subscriber)
+
+
 @contextlib.contextmanager
 def subscribed(subscriber: Subscriber) -> Iterator[None]:
     """Let `subscriber` hear every event of this process until the block ends."""
-    _subscribers.append(subscriber)
+    subscribe(subscriber)
     try:
         yield
     finally:

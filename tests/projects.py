@@ -13,10 +13,13 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
-from lakehouse_pipeline.backfill.hour import Bench, HourResult, run_hour
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_result import HourResult
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.lakehouse import Lakehouse, load_lakehouse
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.orchestration.assets import build_defs
 

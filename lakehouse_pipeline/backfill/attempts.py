@@ -23,7 +23,7 @@ from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, Safet
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.commit import Replaced, RivalsWonError
 from lakehouse_pipeline.iceberg.hourly import HeldAttempt, HourlyTable
-from lakehouse_pipeline.iceberg.replacement import HoursLostError
+from lakehouse_pipeline.iceberg.sealed_hours import HoursLostError
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import Renewal
 from lakehouse_pipeline.ledger.records import Attempt, Committed, HourRecord, Marker, Outcome, Seal

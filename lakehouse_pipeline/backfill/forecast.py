@@ -15,7 +15,8 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.table import MAX_FILE_SIZE, MIN_FILE_SIZE, TableSpec
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourRange, HourWindow
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.object_store.file_io import S3_SCHEMES, LakehouseFileIO
 from lakehouse_pipeline.object_store.settings import read_settings
 from lakehouse_pipeline.planning.advice import MOST_503_SHARE, MOST_IN_FLIGHT, Advice, Load, advise, roomy_file_bytes

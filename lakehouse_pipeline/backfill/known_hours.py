@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from lakehouse_pipeline.backfill.plan import HourInputs, TableState, list_inputs, plan_hour
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.hours import HourRange, HourWindow
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import Committed, HourRecord
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 

@@ -32,7 +32,8 @@ from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.tasks import ended_with, map_in_arrow
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
 

@@ -20,7 +20,9 @@ from pyspark.sql import SparkSession
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.close import is_free
 from lakehouse_pipeline.backfill.halt import Halt
-from lakehouse_pipeline.backfill.hour import Bench, HourResult, SealedHourRun, commit_hours, seal_hour
+from lakehouse_pipeline.backfill.hour import commit_hours, seal_hour
+from lakehouse_pipeline.backfill.hour_result import HourResult
+from lakehouse_pipeline.backfill.hour_run import Bench, HourRun
 from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.errors import LakehouseError, TransientError
@@ -94,7 +96,7 @@ class _Worker:
     began: float
 
 
-_Ended = HourResult | SealedHourRun | BaseException
+_Ended = HourResult | HourRun | BaseException
 
 
 @dataclass
@@ -121,9 +123,9 @@ class _Range:
     apart_s: float
     waiting: deque[HourWindow]
     at_work: list[_Worker] = field(default_factory=list)
-    sealed: list[SealedHourRun] = field(default_factory=list)
+    sealed: list[HourRun] = field(default_factory=list)
     sealed_at: float = 0.0
-    offered: list[SealedHourRun] = field(default_factory=list)
+    offered: list[HourRun] = field(default_factory=list)
     looked_at: float = 0.0
     ended: "queue.SimpleQueue[tuple[_Worker, _Ended]]" = field(default_factory=queue.SimpleQueue)
     places: deque[tuple[float, Bench]] = field(default_factory=deque)
@@ -176,7 +178,7 @@ class _Range:
             return
         self.at_work.remove(worker)
         self._begin(worker.bench)
-        if isinstance(ended, SealedHourRun):
+        if isinstance(ended, HourRun):
             self.sealed_at = self.sealed_at if self.sealed else time.monotonic()
             self.sealed.append(ended)
         elif isinstance(ended, HourResult | LakehouseError):
@@ -225,7 +227,7 @@ class _Range:
         turn.give_back()
 
     def _outcomes(
-        self, runs: Sequence[SealedHourRun], others: Sequence[HourInHand]
+        self, runs: Sequence[HourRun], others: Sequence[HourInHand]
     ) -> dict[HourWindow, HourResult | LakehouseError]:
         try:
             return commit_hours(runs, others)
@@ -280,7 +282,7 @@ class _Range:
         if len(held) < len(self.offered):
             self._commit()
 
-    def _renew(self, run: SealedHourRun) -> None:
+    def _renew(self, run: HourRun) -> None:
         """Say that somebody waits for what was offered: else it is taken for what an ended run has left."""
         held = run.hand.held
         mine = held.record.attempt is not None and held.record.attempt.run_id == self.bench.run_id
@@ -300,7 +302,7 @@ class _Range:
             except queue.Empty:
                 continue
             self.at_work.remove(worker)
-            if isinstance(ended, SealedHourRun):
+            if isinstance(ended, HourRun):
                 self.sealed.append(ended)
         # The store may be away, and a stop must not wait for it.
         said = [threading.Thread(target=_stays_sealed, args=(run, error), daemon=True) for run in self.sealed]
@@ -312,7 +314,7 @@ class _Range:
             logger.warning("%s did not end within %.0f s; its lease will", worker.hour, ENDS_WITHIN_S)
 
 
-def _stays_sealed(run: SealedHourRun, error: BaseException) -> None:
+def _stays_sealed(run: HourRun, error: BaseException) -> None:
     run.lease.close()
     run.hand.ends("cancelled", error)
 

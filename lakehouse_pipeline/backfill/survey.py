@@ -15,7 +15,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform
 from lakehouse_pipeline.config.yaml_source import Document, read_document
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.sources.listing import list_objects_of
 
 

@@ -61,7 +61,9 @@ def _code(error: LakehouseError) -> int:
 def load(named: Path | None) -> "Lakehouse":
     """Load the lakehouse that a command is about; its files are named as somebody in the current folder would."""
     from lakehouse_pipeline.config.lakehouse import FILE_NAME, find_lakehouse, load_lakehouse
+    from lakehouse_pipeline.testing.crash import crash_where_told
 
+    crash_where_told(os.environ)
     file = (named / FILE_NAME if named.is_dir() else named) if named else find_lakehouse(os.environ, Path.cwd())
     return load_lakehouse(shown(file), os.environ)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @exits
 def expire(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Take old snapshots, branches and tags out of a table, and remove the files that they alone reached."""
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.maintenance.expiry import EXPIRY, look, preview_expiry, run_expiry
     from lakehouse_pipeline.maintenance.lease import maintaining
 

@@ -40,7 +40,7 @@ def new(table: str, path: str, config: Path | None, *, as_json: bool) -> None:
     """Look at a raw file, and at the names beside it, and draft tables/TABLE.yaml."""
     from lakehouse_pipeline.drafts.spec import draft_spec
     from lakehouse_pipeline.drafts.text import next_commands, notes, write_draft
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
     lakehouse = load(config)
     draft = draft_spec(lakehouse, Warehouse.open(lakehouse.catalog).files, table, path, Path.cwd())
@@ -98,7 +98,7 @@ def _preview(lakehouse: "Lakehouse", table: str | None, hour: str, *, as_json: b
     from lakehouse_pipeline.backfill.preview_text import preview_lines
     from lakehouse_pipeline.engines.sessions import LazySession
     from lakehouse_pipeline.hours import HourWindow
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
     if table is None:
         raise ConfigurationError("--hour takes a table's name before it: lakehouse check TABLE --hour HOUR")
@@ -122,7 +122,7 @@ def _preview(lakehouse: "Lakehouse", table: str | None, hour: str, *, as_json: b
 @exits
 def apply(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Bring the Iceberg table to its spec by Iceberg's evolution rules, all of it or nothing."""
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
     lakehouse = load(config)
     spec = lakehouse.spec(table)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lakehouse_pipeline.config.lakehouse import Lakehouse
     from lakehouse_pipeline.config.table import TableSpec
     from lakehouse_pipeline.hours import HourWindow
-    from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+    from lakehouse_pipeline.iceberg.hourly import HourlyTable
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.orchestration.in_process import Ended
     from lakehouse_pipeline.status.picture import TableStatus
 
@@ -56,7 +57,7 @@ def backfill(  # a command's options
     Hours that are unchanged are skipped. A failed hour never stops another, and costs nothing that was sealed.
     """
     from lakehouse_pipeline.hours import parse_range
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.status.picture import UNFINISHED, table_status
 
     lakehouse, asked = load(config), parse_range(hours)
@@ -165,7 +166,7 @@ def _changed(warehouse: "Warehouse", spec: "TableSpec", hours: "Sequence[HourWin
 def status(table: str | None, hours: str | None, config: Path | None, *, watch: bool, as_json: bool) -> None:
     """Say which hours are in what state."""
     from lakehouse_pipeline.hours import parse_range
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.status.picture import TableWatch, hours_of
     from lakehouse_pipeline.status.text import as_json as picture
     from lakehouse_pipeline.status.text import status_lines
@@ -194,7 +195,7 @@ def status(table: str | None, hours: str | None, config: Path | None, *, watch: 
 def why(table: str, hour: str, config: Path | None, *, as_json: bool) -> None:
     """Say why an hour is as it is, and what to type next."""
     from lakehouse_pipeline.hours import HourWindow
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.status.picture import table_status
     from lakehouse_pipeline.status.text import hour_json, why_lines
 
@@ -212,7 +213,7 @@ def why(table: str, hour: str, config: Path | None, *, as_json: bool) -> None:
 @exits
 def health(table: str, config: Path | None, *, as_json: bool) -> int:
     """Hold a table against the thresholds of lakehouse.yaml's `health`."""
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.status.health import examine, finding_json, finding_line
 
     lakehouse = load(config)
@@ -275,7 +276,7 @@ def found(warehouse: "Warehouse", spec: "TableSpec") -> "HourlyTable":
 
 
 def _found(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
     return found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))
 

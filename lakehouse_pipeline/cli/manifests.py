@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @exits
 def manifests(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Write the table's manifests anew where that lets an hour be found in fewer of them; no data file is touched."""
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.maintenance.lease import maintaining
     from lakehouse_pipeline.maintenance.manifests import look, rewrite_manifests
 

@@ -53,7 +53,7 @@ def plan(
     from lakehouse_pipeline.backfill.forecast_text import as_json as told_json
     from lakehouse_pipeline.backfill.forecast_text import lines
     from lakehouse_pipeline.hours import parse_range
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.status.plan_drawing import draw_plan
 
     lakehouse, asked = load(config), parse_range(hours)

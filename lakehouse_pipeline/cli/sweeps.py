@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @exits
 def sweep(table: str, config: Path | None, *, dry_run: bool, delete: bool, as_json: bool, **told: Any) -> None:
     """Move old files that nothing reaches into the quarantine; abort uploads that nobody goes on with."""
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.maintenance.audit import SweepRules
     from lakehouse_pipeline.maintenance.sweep import Swept, audit_table
     from lakehouse_pipeline.maintenance.sweep import sweep as run
@@ -135,7 +135,7 @@ def purge(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> N
 
 
 def _loaded(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
     return found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def compact(table: str, hours: str | None, config: Path | None, *, dry_run: bool, as_json: bool) -> int:
     """Write files that are too small, too large or full of deleted rows anew, and prove that no row changed."""
     from lakehouse_pipeline.hours import parse_range
-    from lakehouse_pipeline.iceberg.hourly import Warehouse
+    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.maintenance.compaction import compact as run
     from lakehouse_pipeline.maintenance.compaction import look, workers_of
     from lakehouse_pipeline.maintenance.lease import maintaining

@@ -25,7 +25,8 @@ from lakehouse_pipeline.demo.storm import WRITES_PER_S, Storm
 from lakehouse_pipeline.demo.tether import tethered
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import parse_range
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse, store_of
+from lakehouse_pipeline.iceberg.hourly import HourlyTable, store_of
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.orchestration.in_process import run_job
 
 FOLDER = Path(".lakehouse/demo")

@@ -26,7 +26,8 @@ HOST = "127.0.0.1"
 REGION = "us-east-1"
 PORT_FLAGS = ("s3.port", "s3.port.iceberg", "master.port", "volume.port", "filer.port", "admin.port")
 GRPC_OFFSET = 10_000  # every HTTP port p takes p + 10000 for gRPC, too
-PORT_RANGE = range(10_240, 22_500)  # with the gRPC ports below 32,768, where Linux begins its ephemeral ports
+# With the gRPC ports below 32,768, where Linux begins its ephemeral ports; and no port is the gRPC port of another.
+PORT_RANGE = range(12_500, 22_500)
 READY_TIMEOUT_S = 60.0  # up in about 2 s on an idle machine
 STOP_TIMEOUT_S = 3.0  # it needs 1.2 s, or 30 s where a connection to its volumes is open that was never used
 POLL_S = 0.1

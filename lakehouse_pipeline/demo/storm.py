@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill.hour import HourResult
+from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts

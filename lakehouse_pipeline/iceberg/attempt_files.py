@@ -13,7 +13,7 @@ from itertools import chain, count, product
 
 from lakehouse_pipeline.iceberg import commit
 from lakehouse_pipeline.iceberg.claims import Claim
-from lakehouse_pipeline.iceberg.replacement import manifest_copy_url, manifest_list_url
+from lakehouse_pipeline.iceberg.commit_writing import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.seals import manifest_url
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker

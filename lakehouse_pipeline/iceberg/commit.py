@@ -28,8 +28,10 @@ from lakehouse_pipeline.errors import (
     SafetyError,
     TransientError,
 )
+from lakehouse_pipeline.iceberg.commit_writing import Built, head, remove_own
 from lakehouse_pipeline.iceberg.regrouping import Choice, build_regrouping
-from lakehouse_pipeline.iceberg.replacement import Built, SealedHour, build_fence, build_replacement, head, remove_own
+from lakehouse_pipeline.iceberg.replacement import build_fence, build_replacement
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.iceberg.tables import translated
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
 

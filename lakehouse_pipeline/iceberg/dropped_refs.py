@@ -17,9 +17,10 @@ from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, Asser
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import CommitStateUnknownError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg.commit import RivalsWonError, batch_name, load, set_ref
+from lakehouse_pipeline.iceberg.commit_writing import Built, remove_own
 from lakehouse_pipeline.iceberg.expiry import gone_since, ids_of, read_metadata, requirements
 from lakehouse_pipeline.iceberg.history import History, RefSeen
-from lakehouse_pipeline.iceberg.replacement import Built, build_fence, remove_own
+from lakehouse_pipeline.iceberg.replacement import build_fence
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
 
 # A catalog that takes no snapshot back says so at once; rivals move `main`, as with every commit.

@@ -9,23 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 
-from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
-from lakehouse_pipeline.errors import (
-    CommitConflictError,
-    CommitStateUnknownError,
-    LakehouseError,
-    SafetyError,
-)
+from lakehouse_pipeline.errors import CommitConflictError, CommitStateUnknownError, LakehouseError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.as_sealed import digests_as_sealed
 from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
-from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import REGROUPS, Replaced, RivalsWonError, fence, load, replace_hours
+from lakehouse_pipeline.iceberg.commit_writing import head
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import EventTime
 from lakehouse_pipeline.iceberg.evolution import check_writable
@@ -41,12 +34,11 @@ from lakehouse_pipeline.iceberg.manifests import (
 )
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.iceberg.reachability import strays
-from lakehouse_pipeline.iceberg.replacement import HoursLostError, SealedHour, head
 from lakehouse_pipeline.iceberg.rows import StoredTable
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, columns_of
+from lakehouse_pipeline.iceberg.sealed_hours import HoursLostError, SealedHour
 from lakehouse_pipeline.iceberg.seals import seal_files
 from lakehouse_pipeline.iceberg.sorted_rows import OrderCheck
-from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table, open_catalog, translated
 from lakehouse_pipeline.iceberg.write_target import WriteTarget, layout_of
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import Attempt, Seal, new_attempt_id
@@ -56,56 +48,6 @@ from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.object_store.vending import DRIVERS_KEYS, ENDPOINT
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Warehouse:
-    """The catalog that tables are in, and the store that goes with it.
-
-    Attributes:
-        catalog: PyIceberg's.
-        files: reads and writes what the catalog's properties give access to; small and picklable.
-    """
-
-    catalog: Catalog
-    files: LakehouseFileIO
-
-    @classmethod
-    def open(cls, properties: Mapping[str, str]) -> "Warehouse":
-        """Open the catalog that PyIceberg's own properties describe.
-
-        Raises:
-            ConfigurationError: PyIceberg knows no such catalog, or it refuses the credentials.
-            TransientError: it cannot be reached.
-        """
-        catalog = open_catalog(properties)
-        return cls(catalog, store_of(catalog.properties))  # with what .pyiceberg.yaml adds to them
-
-    def table(self, spec: TableSpec) -> "HourlyTable | None":
-        """Load a spec's table as it is now; None while there is none.
-
-        Raises:
-            ConfigurationError: the table is not the one that the spec describes.
-        """
-        table = load_table(self.catalog, spec)
-        return HourlyTable(self.catalog, table, spec.hour) if table else None
-
-    def find(self, spec: TableSpec) -> "HourlyTable | None":
-        """Load a spec's table whether or not it agrees with the spec; None while there is none."""
-        name = spec.table
-        with translated(f"load {name}", self.catalog.properties):
-            try:
-                return HourlyTable(self.catalog, self.catalog.load_table(name), spec.hour)
-            except NoSuchTableError:
-                return None
-
-    def create(self, spec: TableSpec, columns: tuple[Column, ...]) -> "HourlyTable":
-        """Create a spec's table, or load it where somebody was faster."""
-        return HourlyTable(self.catalog, create_table(self.catalog, spec, columns), spec.hour)
-
-    def apply(self, spec: TableSpec, *, dry_run: bool) -> ChangePlan | None:
-        """Bring a spec's table to the spec; gives what differed, None where there is no table. See `apply_spec`."""
-        return apply_spec(self.catalog, spec, dry_run=dry_run)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,14 @@ from pyiceberg.table.snapshots import Operation, Summary
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import SafetyError, TransientError
+from lakehouse_pipeline.iceberg.commit_writing import (
+    Built,
+    CommitWriting,
+    Regrouped,
+    head,
+    manifest_copy_url,
+    writing_commit,
+)
 from lakehouse_pipeline.iceberg.event_time import Entry, EventTime, HourSpan
 from lakehouse_pipeline.iceberg.manifest_files import (
     BLOCK_BYTES,
@@ -38,14 +46,6 @@ from lakehouse_pipeline.iceberg.manifest_files import (
     manifest_bytes,
 )
 from lakehouse_pipeline.iceberg.manifests import DELETED, EXISTING, manifests_of, read_entries
-from lakehouse_pipeline.iceberg.replacement import (
-    Built,
-    CommitWriting,
-    Regrouped,
-    head,
-    manifest_copy_url,
-    writing_commit,
-)
 
 MOST = 1.5  # of the target: a manifest is closed within an hour only beyond this, so that most hours stay whole
 CACHE_KIB = 16 * 1024  # of the database that sorts

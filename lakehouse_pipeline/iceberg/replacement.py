@@ -11,125 +11,26 @@ Written for the table's present head and sent by `commit`. Rules that must not b
   removed.
 """
 
-import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
-from pyiceberg.io import InputFile, OutputFile, OutputStream
-from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
-from pyiceberg.table.locations import LocationProvider
-from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.snapshots import Operation, Snapshot, Summary, update_snapshot_summaries
+from pyiceberg.table.snapshots import Operation, Summary
 
-from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
-from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.deletes import DeleteIndex, unpartitioned
-from lakehouse_pipeline.iceberg.event_time import ANY, EventTime
-from lakehouse_pipeline.iceberg.manifest_files import ManifestKind, OpenManifest, codec_of, sealed_manifest_file
-from lakehouse_pipeline.iceberg.manifest_lists import write_list
+from lakehouse_pipeline.errors import CommitConflictError, SafetyError
+from lakehouse_pipeline.iceberg.commit_writing import Built, writing_commit
+from lakehouse_pipeline.iceberg.deletes import unpartitioned
+from lakehouse_pipeline.iceberg.event_time import EventTime
+from lakehouse_pipeline.iceberg.manifest_files import sealed_manifest_file
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
-    DELETED,
-    EXISTING,
     POSITION_DELETES,
     LiveFile,
     digest,
-    live_file,
     manifests_of,
-    read_encoded,
-    read_entries,
     refuse_straddling,
 )
-from lakehouse_pipeline.ledger.records import Attempt, Rewrite, Seal
-
-logger = logging.getLogger(__name__)
-
-
-class HoursLostError(CommitConflictError):
-    """Some hours cannot be part of a commit; the others can, without them.
-
-    Attributes:
-        errors: by hour, why.
-    """
-
-    def __init__(self, errors: Mapping[HourWindow, CommitConflictError]) -> None:
-        """Name them."""
-        super().__init__("; ".join(str(error) for error in errors.values()))
-        self.errors = errors
-
-
-@dataclass(frozen=True)
-class SealedHour:
-    """An hour that is ready to be committed.
-
-    Attributes:
-        hour: the hour.
-        attempt: its id.
-        replaces: digest of the live files that the attempt was opened on.
-        seal: the files that take their place.
-        rewrites: what it is if it takes the place of files; None where it takes that of the hour.
-        only: these files; of no meaning for an hour.
-    """
-
-    hour: HourWindow
-    attempt: str
-    replaces: str
-    seal: Seal
-    rewrites: Rewrite | None = None
-    only: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, hour: HourWindow, attempt: Attempt, only: Collection[str] = ()) -> "SealedHour":
-        """Take a sealed attempt out of its record."""
-        if attempt.seal is None:
-            raise SafetyError(f"attempt {attempt.id} of {hour} is not sealed")
-        return cls(hour, attempt.id, attempt.replaces, attempt.seal, attempt.rewrites, frozenset(only))
-
-    @property
-    def as_of(self) -> int | None:
-        """The sequence number of its files' data; None where it is the commit's."""
-        return self.rewrites.as_of if self.rewrites else None
-
-
-@dataclass(frozen=True)
-class Regrouped:
-    """Manifests whose live entries were written anew.
-
-    Attributes:
-        replaced: their paths.
-        manifests: what takes their place.
-    """
-
-    replaced: frozenset[str]
-    manifests: tuple[ManifestFile, ...]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A commit that is ready to be sent, and sent again.
-
-    Attributes:
-        base: what `main` has to stand on; None for no snapshot at all.
-        snapshot: what it will stand on.
-        removed: files that are live no more.
-        own_files: what was written for this commit, or one that it took the place of, and is reached by no other.
-        regrouped: manifests that it replaces by others of the same entries.
-    """
-
-    base: int | None
-    snapshot: Snapshot
-    removed: tuple[LiveFile, ...]
-    own_files: tuple[str, ...]
-    regrouped: tuple[Regrouped, ...] = ()
-
-
-def head(table: Table) -> int | None:
-    """Give the snapshot that `main` stands on; None for a table without one."""
-    ref = table.metadata.refs.get(MAIN_BRANCH)
-    return ref.snapshot_id if ref else None
+from lakehouse_pipeline.iceberg.sealed_hours import HoursLostError, SealedHour, Taken
+from lakehouse_pipeline.ledger.records import Rewrite
 
 
 def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str, batch: str) -> Built | None:
@@ -146,7 +47,7 @@ def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str
         SafetyError: a seal is of another table, or files of earlier partition specs straddle the hours.
     """
     _check_seals(table, hours)
-    rewritten = _Taken.by(hours).paths
+    rewritten = Taken.by(hours).paths
     with writing_commit(table, batch) as writing:
         kept, removed, left = writing.without(hours, EventTime.of(table.metadata, event_time))
         refuse_straddling(file for file in removed if file.path not in rewritten)
@@ -168,202 +69,6 @@ def build_fence(table: Table, batch: str) -> Built:
         kept = manifests_of(table.metadata, table.io, writing.base)
         told = {"engine-name": "lakehouse_pipeline", "lakehouse.batch": batch, "lakehouse.fence": "true"}
         return writing.built(kept, Summary(Operation.APPEND, **told), ())
-
-
-@contextmanager
-def writing_commit(table: Table, batch: str) -> Iterator["CommitWriting"]:
-    """Begin a commit on the table's head; if it does not come to one, remove what was written for it."""
-    writing = CommitWriting(table, batch, head(table), table.metadata.new_snapshot_id())
-    try:
-        yield writing
-    except BaseException:
-        remove_own(table, writing.own_files)
-        raise
-
-
-@dataclass
-class CommitWriting:
-    """A commit that is being written; every file is named before it is there.
-
-    Attributes:
-        table: as it is now.
-        batch: names the commit's files.
-        base: what `main` stands on.
-        snapshot_id: of the commit.
-        own_files: that are there, or may be.
-    """
-
-    table: Table
-    batch: str
-    base: int | None
-    snapshot_id: int
-    own_files: list[str] = field(default_factory=list)
-
-    def without(
-        self, hours: Sequence[SealedHour], event_time: EventTime
-    ) -> tuple[list[ManifestFile], list[LiveFile], list[LiveFile]]:
-        """Give the head's manifests with what the hours replace marked DELETED, these files, and the hours' others."""
-        ordinals = {sealed.hour.ordinal for sealed in hours}
-        taken = _Taken.by(hours)
-        kept: list[ManifestFile] = []
-        removed: list[LiveFile] = []
-        left: list[LiveFile] = []
-        for manifest in manifests_of(self.table.metadata, self.table.io, self.base):
-            if not (manifest.has_added_files() or manifest.has_existing_files()):
-                continue  # all of it was deleted by an earlier snapshot
-            if not event_time.in_manifest(manifest).meets(ordinals):
-                kept.append(manifest)
-                continue
-            copy, gone, others = self._marked(manifest, event_time, taken)
-            kept.append(copy)
-            removed += gone
-            left += others
-        return kept, removed, left
-
-    def _marked(
-        self, manifest: ManifestFile, event_time: EventTime, taken: "_Taken"
-    ) -> tuple[ManifestFile, list[LiveFile], list[LiveFile]]:
-        """Copy a manifest with what the hours replace marked DELETED; the manifest itself where it has none of that."""
-        span_of = event_time.in_entries_of(manifest.partition_spec_id)
-        kind = ManifestKind.of(self.table.metadata, manifest)
-        written_in, entries = read_encoded(self.table.io, manifest)
-        as_it_is = kind.encodes_as(written_in)
-        bodies: list[bytes] = []
-        gone: list[LiveFile] = []
-        left: list[LiveFile] = []
-        for entry, body in entries:
-            if entry["status"] == DELETED:
-                continue
-            file = live_file(entry, span_of(entry), manifest.partition_spec_id)
-            goes = taken.has(file)
-            (gone if goes else left).append(file)
-            marks = {"status": DELETED, "snapshot_id": self.snapshot_id} if goes else {"status": EXISTING}
-            marked = {**entry, **marks}
-            bodies.append(kind.marked(body, marked) if as_it_is else kind.encode(marked))
-        if not gone:
-            return manifest, [], left
-        copy = OpenManifest(kind, codec_of(self.table.properties))
-        for body in bodies:
-            copy.add(body)
-        copies = len(self.own_files)
-        with self.own(manifest_copy_url(self.table.location_provider(), self.batch, copies)) as path:
-            return copy.put(self.table.io, path, self.snapshot_id), gone, left
-
-    def check_far_deletes(self, hours: Sequence[SealedHour], removed: Sequence[LiveFile]) -> None:
-        """Hold deletes of more than one hour that are removed against the rule that they apply to no file any more.
-
-        Raises:
-            HoursLostError: one may.
-        """
-        gone = {file.path for file in removed}
-        far = {file.path: file for file in removed if file.content != DATA and file.hour is None}
-        oldest = max((file.sequence_number for file in far.values()), default=-1)
-        index = DeleteIndex.of(far.values(), unpartitioned(self.table.metadata.specs().values()))
-        for manifest in manifests_of(self.table.metadata, self.table.io, self.base) if far else ():
-            if manifest.content != ManifestContent.DATA or (manifest.min_sequence_number or 0) > oldest:
-                continue
-            for entry in read_entries(self.table.io, manifest):
-                file = live_file(entry, ANY, manifest.partition_spec_id)
-                if entry["status"] == DELETED or file.path in gone:
-                    continue
-                for delete in index.applying_to(file):
-                    owner = next(sealed.hour for sealed in hours if delete.path in sealed.only)
-                    raise HoursLostError({owner: CommitConflictError(f"{delete.path} may apply to {file.path} again")})
-
-    def built(self, manifests: Sequence[ManifestFile], summary: Summary, removed: Sequence[LiveFile]) -> Built:
-        """Write the manifest list, and give what is to be sent."""
-        metadata = self.table.metadata
-        sequence_number = metadata.next_sequence_number()
-        with self.own(manifest_list_url(self.table.location_provider(), self.batch)) as path:
-            write_list(
-                _NewFile(self.table.io.new_output(path)),
-                manifests,
-                snapshot_id=self.snapshot_id,
-                parent=self.base,
-                sequence_number=sequence_number,
-                codec=codec_of(self.table.properties),
-            )
-        parent = metadata.snapshot_by_id(self.base) if self.base is not None else None
-        before = parent.summary.additional_properties if parent and parent.summary else None
-        snapshot = Snapshot(
-            snapshot_id=self.snapshot_id,
-            parent_snapshot_id=self.base,
-            sequence_number=sequence_number,
-            timestamp_ms=max(int(datetime.now(UTC).timestamp() * 1000), metadata.last_updated_ms),
-            manifest_list=path,
-            summary=_with_totals(summary, before),
-            schema_id=metadata.current_schema_id,
-        )
-        return Built(self.base, snapshot, tuple(removed), tuple(self.own_files))
-
-    @contextmanager
-    def own(self, path: str) -> Iterator[str]:
-        """Name a file of this commit alone while it is written."""
-        self.own_files.append(path)
-        try:
-            yield path
-        except FileExistsError:
-            self.own_files.remove(path)  # somebody else's, who may have committed it
-            raise
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """Which live files hours take the place of.
-
-    Attributes:
-        hours: all of theirs.
-        paths: these.
-    """
-
-    hours: frozenset[int]
-    paths: frozenset[str]
-
-    @classmethod
-    def by(cls, hours: Sequence[SealedHour]) -> "_Taken":
-        whole = frozenset(sealed.hour.ordinal for sealed in hours if not sealed.rewrites)
-        return cls(whole, frozenset[str]().union(*(sealed.only for sealed in hours)))
-
-    def has(self, file: LiveFile) -> bool:
-        return file.path in self.paths or file.span.meets(self.hours)
-
-
-class _NewFile(OutputFile):
-    """A file that must not be there yet: PyIceberg's writer of manifest lists would overwrite a committed one."""
-
-    def __init__(self, file: OutputFile) -> None:
-        super().__init__(file.location)
-        self._file = file
-
-    def __len__(self) -> int:
-        return len(self._file)
-
-    def exists(self) -> bool:
-        return self._file.exists()
-
-    def to_input_file(self) -> InputFile:
-        return self._file.to_input_file()
-
-    def create(self, overwrite: bool = False) -> OutputStream:  # noqa: ARG002, FBT001, FBT002  # PyIceberg's signature
-        return self._file.create(overwrite=False)
-
-
-def _with_totals(summary: Summary, before: Mapping[str, str] | None) -> Summary:
-    """Add what the table has then; PyIceberg knows no `replace`, and counts it as the `overwrite` that it is."""
-    if summary.operation is not Operation.REPLACE:
-        return update_snapshot_summaries(summary, before)
-    counted = update_snapshot_summaries(Summary(Operation.OVERWRITE, **summary.additional_properties), before)
-    return Summary(Operation.REPLACE, **counted.additional_properties)
-
-
-def manifest_copy_url(provider: LocationProvider, batch: str, place: int) -> str:
-    """Give the place of one of the manifests that a commit writes anew, counted from 0."""
-    return provider.new_metadata_location(f"{batch}-m{place}.avro")
-
-
-def manifest_list_url(provider: LocationProvider, batch: str) -> str:
-    """Give the place of a commit's manifest list."""
-    return provider.new_metadata_location(f"snap-{batch}.avro")
 
 
 def _check_seals(table: Table, hours: Sequence[SealedHour]) -> None:
@@ -463,12 +168,3 @@ def _summary(hours: Sequence[SealedHour], removed: Sequence[LiveFile], batch: st
             "lakehouse.digest": digest(f"{sealed.hour} {sealed.attempt}" for sealed in hours),
         },
     )
-
-
-def remove_own(table: Table, paths: Sequence[str]) -> None:
-    """Remove files of a commit that did not land and cannot; one that cannot be removed now is left."""
-    for path in paths:
-        try:
-            table.io.delete(path)
-        except (OSError, LakehouseError) as error:
-            logger.warning("%s is no longer needed and could not be removed: %s", path, error)

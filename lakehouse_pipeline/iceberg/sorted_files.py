@@ -14,9 +14,9 @@ from pyiceberg.table.sorting import SortDirection
 from pyiceberg.types import NestedField, PrimitiveType
 
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.commit_writing import head
 from lakehouse_pipeline.iceberg.event_time import EventTime
 from lakehouse_pipeline.iceberg.manifests import live_entries
-from lakehouse_pipeline.iceberg.replacement import head
 
 
 @dataclass(frozen=True)

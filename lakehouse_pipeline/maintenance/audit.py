@@ -23,8 +23,9 @@ from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import SafetyError
 from lakehouse_pipeline.iceberg.folders import check_alone, check_collects, folders_of, uuids_in, visible_fields
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.reachability import METADATA_FILE, ReachedFiles
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.lease import Held
 from lakehouse_pipeline.maintenance.listing import list_side_by_side, read_list
 from lakehouse_pipeline.object_store.objects import ObjectInfo, OpenUpload

@@ -17,16 +17,11 @@ from lakehouse_pipeline.engines.workers import RayWorkers, SparkWorkers, ThreadW
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.deletes import DeleteIndex
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import DATA, POSITION_DELETES, LiveFile, digest
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Rewrite, new_attempt_id
-from lakehouse_pipeline.maintenance.plan import (
-    CompactionPlan,
-    HourToCompact,
-    Rules,
-    dangling_beside,
-    plan_compaction,
-)
+from lakehouse_pipeline.maintenance.plan import CompactionPlan, HourToCompact, Rules, dangling_beside, plan_compaction
 from lakehouse_pipeline.maintenance.rewrite import GroupTask, Rewritten, rewrite_group
 from lakehouse_pipeline.maintenance.windows import windows
 from lakehouse_pipeline.object_store.side_by_side import side_by_side

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, SafetyError, TransientError
 from lakehouse_pipeline.iceberg.commit import ManifestsRegrouped, fence, regroup_manifests
+from lakehouse_pipeline.iceberg.commit_writing import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.regrouping import HeadManifest, head_manifests
-from lakehouse_pipeline.iceberg.replacement import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.ledger.records import new_attempt_id
 from lakehouse_pipeline.ledger.turns import Turn
 from lakehouse_pipeline.maintenance.lease import Held

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from lakehouse_pipeline import events
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import SafetyError
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import new_attempt_id
 from lakehouse_pipeline.maintenance.audit import Audit, AuditReport, SweepRules, audited
 from lakehouse_pipeline.maintenance.lease import Held

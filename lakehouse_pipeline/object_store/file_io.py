@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
+from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.counts import RequestCounter, RequestCounts
@@ -148,7 +149,7 @@ class LakehouseFileIO(FileIO):
             TransientError: as above; whether the object was written is not known.
             FileNotFoundError: there is no such bucket.
         """
-        return self._store(url).put(url, body, if_absent=if_absent, if_match=if_match)
+        return _put(self._store(url).put(url, body, if_absent=if_absent, if_match=if_match))
 
     def copy(
         self, source: str, url: str, *, if_absent: bool = False, etag: str | None = None, size: int | None = None
@@ -170,7 +171,7 @@ class LakehouseFileIO(FileIO):
         """
         if self._store(source) is not self._store(url):
             raise _different_stores(source, url)
-        return self._store(url).copy(source, url, if_absent=if_absent, etag=etag, size=size)
+        return _put(self._store(url).copy(source, url, if_absent=if_absent, etag=etag, size=size))
 
     def compose(self, url: str, content: Sequence[bytes | ObjectRange], *, if_absent: bool = False) -> ObjectInfo:
         """Write an object that is made of given bytes and of ranges of other objects of the same store, in this order.
@@ -195,7 +196,7 @@ class LakehouseFileIO(FileIO):
         for source in content:
             if isinstance(source, ObjectRange) and self._store(source.url) is not store:
                 raise _different_stores(source.url, url)
-        return store.compose(url, content, if_absent=if_absent)
+        return _put(store.compose(url, content, if_absent=if_absent))
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
         """Go through the open multipart uploads of all objects whose URL begins with `prefix`.
@@ -213,11 +214,13 @@ class LakehouseFileIO(FileIO):
         A part that is on its way meanwhile may stay: abort again, until `list_uploads` is empty.
         """
         self._store(url).abort_upload(url, upload)
+        events.emit("upload.aborted", url=url)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove an object; a missing one is fine."""
         url = location if isinstance(location, str) else location.location
         self._store(url).delete(url)
+        events.emit("object.deleted", url=url)
 
     def delete_objects(self, urls: Iterable[str]) -> None:
         """Remove many objects; missing ones are fine.
@@ -230,6 +233,8 @@ class LakehouseFileIO(FileIO):
             schemes.setdefault(url.partition("://")[0] if "://" in url else "", []).append(url)
         for found in schemes.values():
             self._store(found[0]).delete_objects(found)
+            for url in found:
+                events.emit("object.deleted", url=url)
 
     def new_input(self, location: str) -> "ObjectInput":
         """Name an object to read."""
@@ -337,6 +342,11 @@ class ObjectOutput(OutputFile):
             self._io.put(self.location, body, if_absent=not overwrite)
         except PreconditionFailedError as error:
             raise _exists(self.location) from error
+
+
+def _put(info: ObjectInfo) -> ObjectInfo:
+    events.emit("object.put", url=info.url)
+    return info
 
 
 def _different_stores(source: str, url: str) -> ConfigurationError:

@@ -28,7 +28,8 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import SqlTransform
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow, canonical
-from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.iceberg.hourly import store_of
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.orchestration.compaction import (
     compaction_asset,
     compaction_job,
@@ -45,7 +46,7 @@ from lakehouse_pipeline.sources.listing import SourceObject
 from lakehouse_pipeline.status.progress import SAID_EVERY_S, Progress
 
 if TYPE_CHECKING:
-    from lakehouse_pipeline.backfill.hour import HourResult
+    from lakehouse_pipeline.backfill.hour_result import HourResult
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def table_asset(lakehouse: Lakehouse, spec: TableSpec, code_version: str) -> dg.
         context: dg.AssetExecutionContext, config: HourConfig, spark: dg.ResourceParam[OneSession]
     ) -> Iterator[Any]:
         # Definitions are loaded by every tick and command: pyspark is not imported before an hour needs it.
-        from lakehouse_pipeline.backfill.hour import Bench  # noqa: PLC0415
+        from lakehouse_pipeline.backfill.hour_run import Bench  # noqa: PLC0415
         from lakehouse_pipeline.backfill.range import run_range  # noqa: PLC0415
 
         failed: dict[HourWindow, Exception] = {}

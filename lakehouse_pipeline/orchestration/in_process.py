@@ -18,7 +18,7 @@ from lakehouse_pipeline.orchestration.assets import build_defs
 from lakehouse_pipeline.orchestration.resources import OneSession
 
 if TYPE_CHECKING:
-    from lakehouse_pipeline.backfill.hour import HourResult
+    from lakehouse_pipeline.backfill.hour_result import HourResult
 
 FILE = "dagster.yaml"
 

@@ -13,7 +13,7 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.hours import HourRange, parse_range
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
 
 class PlanConfig(dg.Config):

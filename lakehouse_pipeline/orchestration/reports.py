@@ -8,7 +8,7 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import Committed, Seal
 
 if TYPE_CHECKING:
-    from lakehouse_pipeline.backfill.hour import HourResult
+    from lakehouse_pipeline.backfill.hour_result import HourResult
 
 VERSION = 16  # digits of a recipe
 

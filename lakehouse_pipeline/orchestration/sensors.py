@@ -16,7 +16,8 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.paths import uses_hour
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.orchestration.reports import of_commit
 from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
 

@@ -16,8 +16,9 @@ import dagster as dg
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.maintenance import expiry, manifests, sweep
 from lakehouse_pipeline.maintenance.audit import Amount, SweepRules

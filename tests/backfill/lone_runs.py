@@ -27,15 +27,17 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill import close, hour
-from lakehouse_pipeline.backfill.hour import Bench, run_hour
+from lakehouse_pipeline.backfill import close, hour_run
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.engines import sessions
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import hourly
+from lakehouse_pipeline.iceberg import warehouse as warehouses
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_batches, written_files
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
 from lakehouse_pipeline.ledger import leases
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -93,9 +95,10 @@ class Run:
 
     def __call__(self) -> "Told":
         """Run it, in a process of its own."""
-        shorten_leases(pytest.MonkeyPatch(), self.lease, self.renew_every)
-        store_of = hourly.store_of
-        hourly.store_of = lambda properties: StrikingFiles(store_of(properties).properties)
+        patch, store_of = pytest.MonkeyPatch(), hourly.store_of
+        shorten_leases(patch, self.lease, self.renew_every)
+        for module in (hourly, warehouses):
+            patch.setattr(module, "store_of", lambda properties: StrikingFiles(store_of(properties).properties))
         _strike_at(self.counted, self.puts, [os.getpid()] * self.puts_strike_run)
         settings = {**self.settings, f"spark.executorEnv.{STRIKES}": os.environ[STRIKES]}  # on a cluster's hosts, too
         told = " ".join(f"--conf {shlex.quote(f'{key}={value}')}" for key, value in settings.items())
@@ -290,8 +293,8 @@ class StrikingFiles(LakehouseFileIO):
 def shorten_leases(patch: pytest.MonkeyPatch, lease: timedelta, renew_every: timedelta) -> None:
     """Let leases in this process be of this length."""
     patch.setattr(close, "LEASE", lease)
-    patch.setattr(hour, "LEASE", lease)
-    patch.setattr(hour, "LOOK_AGAIN_S", 0.05)
+    patch.setattr(hour_run, "LEASE", lease)
+    patch.setattr(hour_run, "LOOK_AGAIN_S", 0.05)
     patch.setattr(leases, "RENEW_EVERY", renew_every)
 
 

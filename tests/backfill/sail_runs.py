@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from lakehouse_pipeline.backfill.hour import HourResult
+from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.backfill.range import run_range
 from lakehouse_pipeline.config.backfill import BackfillSettings, CommitEvery
 from lakehouse_pipeline.engines.sessions import LazySession

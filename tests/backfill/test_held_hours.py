@@ -104,7 +104,7 @@ def test_a_held_hour_is_waited_for(
 
     wait = Halt.wait
     monkeypatch.setattr(Halt, "wait", look_again)
-    with caplog.at_level(logging.WARNING, "lakehouse_pipeline.backfill.hour"):
+    with caplog.at_level(logging.WARNING, "lakehouse_pipeline.backfill.hour_run"):
         result = run_hour(local.bench("second"), WINDOW)
     first = holder.ended()
     assert attempt is not None

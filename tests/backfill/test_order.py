@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lakehouse_pipeline.backfill import hour as hours
+from lakehouse_pipeline.backfill import hour_run
 from lakehouse_pipeline.backfill.checks import CheckFailedError
 from lakehouse_pipeline.backfill.etl import Etl, run_etl
 from lakehouse_pipeline.hours import HourWindow
@@ -69,7 +69,7 @@ def test_an_hour_that_is_not_sorted_fails(
         etl = run_etl(*given, **more)
         return replace(etl, files=spoil(etl.files, large))
 
-    monkeypatch.setattr(hours, "run_etl", spoiled)
+    monkeypatch.setattr(hour_run, "run_etl", spoiled)
     with pytest.raises(CheckFailedError, match=said) as caught:
         large.run()
     assert caught.value.check == "files_are_in_order"

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import orc
 
 from lakehouse_pipeline.backfill import views
-from lakehouse_pipeline.backfill.hour import HourResult
+from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import OtherHourError

@@ -12,7 +12,8 @@ from datetime import timedelta
 import pytest
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill.hour import HourResult, commit_hours
+from lakehouse_pipeline.backfill.hour import commit_hours
+from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.range import HourDeadlineError, hours_in_flight, run_range
 from lakehouse_pipeline.backfill.sealed import offered_by_others

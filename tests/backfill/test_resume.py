@@ -14,7 +14,9 @@ from pyiceberg.table import CommitTableResponse, Table
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill import views
-from lakehouse_pipeline.backfill.hour import Bench, HourResult, run_hour
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.hour_result import HourResult
+from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.engines.capabilities import ENGINES, Capabilities
 from lakehouse_pipeline.errors import (
@@ -26,7 +28,7 @@ from lakehouse_pipeline.errors import (
 )
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.retry import RetryPolicy

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill import close, staging, views
-from lakehouse_pipeline.backfill import hour as hours
+from lakehouse_pipeline.backfill import close, hour_run, staging, views
 from lakehouse_pipeline.backfill.halt import Halt, HaltedError
 from lakehouse_pipeline.backfill.hour import seal_hour
 from lakehouse_pipeline.backfill.leftovers import close_attempts, find_orphans
@@ -93,7 +92,7 @@ def test_copies_are_read(staged: Project, keys: dict[str, str], small: int, monk
     monkeypatch.setattr(views, "SMALL_INPUT", small)
     raw = staged.folder / "raw"
     watched = Watched(staged, lambda: raw.rename(staged.folder / "away"))
-    monkeypatch.setattr(hours, "stage", watched)
+    monkeypatch.setattr(hour_run, "stage", watched)
     staged.describe(keys)
     result = staged.run()
     assert staged.ids() == IDS
@@ -109,7 +108,7 @@ def test_copies_are_read(staged: Project, keys: dict[str, str], small: int, monk
 def test_on_s3_the_store_copies(on_s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """No byte of a copy passes through the driver, but those that it reads itself."""
     watched = Watched(on_s3)
-    monkeypatch.setattr(hours, "stage", watched)
+    monkeypatch.setattr(hour_run, "stage", watched)
     result = on_s3.run()
     assert on_s3.ids() == IDS
     assert len(watched.copies) == OBJECTS
@@ -123,7 +122,7 @@ def test_large_objects_are_staged_in_parts(on_s3: Project, monkeypatch: pytest.M
     etags: list[str] = []
     files = on_s3.warehouse.files
     watched = Watched(on_s3, lambda: etags.extend(info.etag for url in watched.copies if (info := files.head(url))))
-    monkeypatch.setattr(hours, "stage", watched)
+    monkeypatch.setattr(hour_run, "stage", watched)
     on_s3.run()
     assert on_s3.ids() == IDS
     assert len(etags) == OBJECTS
@@ -134,7 +133,7 @@ def test_large_objects_are_staged_in_parts(on_s3: Project, monkeypatch: pytest.M
 def test_another_prefix(on_s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies go where the spec says; what is there is no source, even within the folder of sources."""
     watched = Watched(on_s3)
-    monkeypatch.setattr(hours, "stage", watched)
+    monkeypatch.setattr(hour_run, "stage", watched)
     path = on_s3.lakehouse.spec("events").source.path
     prefix = path.partition("/%Y")[0]
     on_s3.describe({"staging_prefix": prefix})
@@ -195,7 +194,7 @@ def _changes_first(project: Project, change: Callable[[], object]) -> Callable[.
 def test_a_change_since_the_listing_is_noticed(staged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The copied version is the listed one, or the hour fails as it does when it reads."""
     change = lambda: staged.land(HOUR, [row(HOUR, 99)], "-05.jsonl")  # noqa: E731
-    monkeypatch.setattr(hours, "stage", _changes_first(staged, change))
+    monkeypatch.setattr(hour_run, "stage", _changes_first(staged, change))
     with pytest.raises(TransientError, match=r"10-05\.jsonl is not the version"):
         staged.run()
     assert _copies(staged) == []
@@ -208,7 +207,7 @@ def test_a_change_on_s3_is_noticed(on_s3: Project, monkeypatch: pytest.MonkeyPat
     """By If-Match on the listed ETag."""
     url = on_s3.lakehouse.spec("events").source.path.partition("/%Y")[0] + "/2013/01/01/10-05.jsonl"
     change = lambda: on_s3.warehouse.files.put(url, json_lines([row(HOUR, 99)]))  # noqa: E731
-    monkeypatch.setattr(hours, "stage", _changes_first(on_s3, change))
+    monkeypatch.setattr(hour_run, "stage", _changes_first(on_s3, change))
     with pytest.raises(TransientError, match=r"10-05\.jsonl is not the version"):
         on_s3.run()
     assert _copies(on_s3) == []
@@ -217,7 +216,7 @@ def test_a_change_on_s3_is_noticed(on_s3: Project, monkeypatch: pytest.MonkeyPat
 def test_an_object_that_is_gone_is_noticed(staged: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was listed: another run may find it again."""
     change = (staged.folder / "raw/2013/01/01/10-05.jsonl").unlink
-    monkeypatch.setattr(hours, "stage", _changes_first(staged, change))
+    monkeypatch.setattr(hour_run, "stage", _changes_first(staged, change))
     with pytest.raises(TransientError, match=r"10-05\.jsonl was listed but is gone"):
         staged.run()
     assert _copies(staged) == []
@@ -392,7 +391,7 @@ def test_what_the_seal_leaves_the_closing_removes(staged: Project, monkeypatch: 
     def fail(*_: object) -> int:
         raise TransientError("no answer")
 
-    monkeypatch.setattr(hours, "remove_staged", fail)
+    monkeypatch.setattr(hour_run, "remove_staged", fail)
     staged.run()
     assert _copies(staged) == []
 
@@ -404,7 +403,7 @@ def test_copies_that_stay_are_measured(staged: Project, monkeypatch: pytest.Monk
         raise TransientError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(hours, "remove_staged", fail)
+        patch.setattr(hour_run, "remove_staged", fail)
         patch.setattr(close, "remove_staged", fail)
         staged.write("raw/2013/01/01/10-07.jsonl", b'{"at": "late"}\n')
         with pytest.raises(DataError):
@@ -595,7 +594,7 @@ def test_auto(  # noqa: PLR0917  # fixtures
     on_s3.describe({"staging_ways": "ways.yaml"})
     on_s3.describe({"staging": "auto", "transform": "t.sql", "columns": "{at: timestamptz!, id: long!}"})
     on_s3.write("tables/t.sql", f"SELECT source.at, id {sql}")
-    with caplog.at_level("INFO", "lakehouse_pipeline.backfill.hour"):
+    with caplog.at_level("INFO", "lakehouse_pipeline.backfill.hour_run"):
         result = on_s3.run()
     assert on_s3.ids() == IDS
     assert result.staging[0].startswith(f"{word}: auto")

@@ -10,8 +10,9 @@ from pyiceberg.catalog import Catalog
 
 from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, LakehouseError, TransientError
 from lakehouse_pipeline.iceberg import tables
-from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.iceberg.hourly import store_of
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake
 from tests.postgres import PostgresServer
 

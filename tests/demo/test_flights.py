@@ -15,7 +15,8 @@ from lakehouse_pipeline.demo.run import LAKEHOUSE_YAML, delay_by_carrier
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.hours import parse_range
-from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.iceberg.hourly import store_of
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.orchestration.assets import build_defs
 from tests.projects import strays

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.config.lakehouse import load_lakehouse
-from lakehouse_pipeline.iceberg.hourly import Warehouse
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.orchestration.assets import build_defs
 
 HOURS = (4, 5, 6)

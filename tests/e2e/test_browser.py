@@ -16,7 +16,8 @@ from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.demo.landing import land
 from lakehouse_pipeline.demo.run import RAW, TABLE, demo_lakehouse
 from lakehouse_pipeline.hours import parse_range
-from lakehouse_pipeline.iceberg.hourly import Warehouse, store_of
+from lakehouse_pipeline.iceberg.hourly import store_of
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.status.picture import table_status
 from tests.e2e.page import dagster_dev
 

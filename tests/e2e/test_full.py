@@ -25,7 +25,8 @@ from lakehouse_pipeline.demo.project import init_project
 from lakehouse_pipeline.demo.run import LAKEHOUSE_YAML, LANDED_HOURS, RAW, TABLE
 from lakehouse_pipeline.demo.seaweed import HOST, SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse, store_of
+from lakehouse_pipeline.iceberg.hourly import HourlyTable, store_of
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from tests.e2e.page import dagster_dev
 from tests.projects import strays
 

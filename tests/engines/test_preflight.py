@@ -128,7 +128,7 @@ def test_an_hour_asks_for_its_table_and_its_source(project: Project, monkeypatch
         raise ConfigurationError("engine: its tasks cannot do the work")
 
     project.session = lambda: cast("SparkSession", _Cluster())
-    monkeypatch.setattr("lakehouse_pipeline.backfill.hour.check_tasks", refuse)
+    monkeypatch.setattr("lakehouse_pipeline.backfill.hour_run.check_tasks", refuse)
     with pytest.raises(ConfigurationError, match="its tasks cannot do the work"):
         project.run()
     assert asked == [(project.table.location, [project.table.metadata_url, raw])]

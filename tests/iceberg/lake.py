@@ -22,8 +22,8 @@ from lakehouse_pipeline.iceberg.commit import BeforeSend, Replaced, replace_hour
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.iceberg.tables import create_table
 from lakehouse_pipeline.ledger.records import new_attempt_id
 

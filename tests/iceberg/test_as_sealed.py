@@ -6,7 +6,7 @@ import pytest
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.ledger.records import Committed, HourRecord, Rewrite
 from tests.backfill.hands import new_attempt
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events

@@ -13,7 +13,7 @@ from pyiceberg.transforms import IdentityTransform
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket
 from tests.iceberg.test_hourly import attempt_of, commit
 

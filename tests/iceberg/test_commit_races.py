@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse_pipeline.errors import CommitConflictError
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from tests.iceberg.lake import TEN, Lake, hours_after
 

@@ -9,7 +9,7 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
 from lakehouse_pipeline.iceberg.commit import Replaced
 from lakehouse_pipeline.iceberg.hourly import HeldAttempt, store_of
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.ledger.records import Attempt
 from tests.iceberg.lake import ELEVEN, TEN, Lake, events

@@ -18,11 +18,7 @@ from pyiceberg.types import DateType, IntegerType, NestedField, StringType, Time
 
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifest_files import (
-    ManifestSums,
-    codec_of,
-    encode_entry,
-)
+from lakehouse_pipeline.iceberg.manifest_files import ManifestSums, codec_of, encode_entry
 from lakehouse_pipeline.iceberg.manifests import (
     ADDED,
     DELETED,
@@ -32,7 +28,7 @@ from lakehouse_pipeline.iceberg.manifests import (
     manifests_of,
     read_entries,
 )
-from lakehouse_pipeline.iceberg.replacement import SealedHour
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.iceberg.seals import seal_files
 from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events, in_bucket

@@ -25,8 +25,8 @@ from lakehouse_pipeline.iceberg import data_files
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
 from lakehouse_pipeline.iceberg.partitions import Partitions
-from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of, schema_of
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.ledger.records import Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from tests.iceberg.entries import decode_entry

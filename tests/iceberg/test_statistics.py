@@ -19,8 +19,8 @@ from pyiceberg.types import PrimitiveType
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.manifests import digest
-from lakehouse_pipeline.iceberg.replacement import SealedHour
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger.records import new_attempt_id
 from tests.iceberg.entries import decode_entry

@@ -16,14 +16,9 @@ from pyiceberg.transforms import DayTransform
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.demo.seaweed import SeaweedServer, free_ports
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, columns_of, types_of
-from lakehouse_pipeline.iceberg.tables import (
-    create_table,
-    load_table,
-    open_catalog,
-    translated,
-)
+from lakehouse_pipeline.iceberg.tables import create_table, load_table, open_catalog, translated
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from tests.iceberg.lake import EVENTS, columns, spec_of
 
 SPEC = {"table": "lake.events", "sort": ["name", "id desc"]}

@@ -15,8 +15,8 @@ from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.engines import sessions
 from lakehouse_pipeline.engines.workers import RayWorkers, SparkWorkers, ThreadWorkers, Workers
 from lakehouse_pipeline.iceberg import hourly
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.compaction import compact, look
 from tests.backfill.lone_runs import ROOT, SPARK, STRIKES, Strikes, StrikingFiles, _strike_at
 from tests.iceberg.lake import EVENTS, Lake, spec_of

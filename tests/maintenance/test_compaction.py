@@ -17,8 +17,9 @@ from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.errors import CommitConflictError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_files
-from lakehouse_pipeline.iceberg.hourly import HourlyTable, Warehouse
+from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance import rewrite
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look
 from lakehouse_pipeline.maintenance.rewrite import ProofError

@@ -21,8 +21,8 @@ from pyiceberg.exceptions import CommitFailedException, ValidationException
 from lakehouse_pipeline.backfill.attempts import TakenError
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look
 from tests.backfill.hands import in_hand, new_attempt
 from tests.iceberg.lake import ELEVEN, EVENTS, TEN, TWELVE, Lake, events, in_bucket, reached_by, spec_of

@@ -19,9 +19,9 @@ from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.errors import SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import write_files
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.rows import StoredTable
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance import rewrite
 from lakehouse_pipeline.maintenance.compaction import compact, look
 from lakehouse_pipeline.maintenance.merging import latest_by_key

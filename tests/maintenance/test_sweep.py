@@ -22,8 +22,8 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, SafetyError
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.ledger.records import new_attempt_id
 from lakehouse_pipeline.maintenance.audit import Audit, AuditReport, SweepRules

@@ -19,19 +19,11 @@ from pyiceberg.catalog import Catalog
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.sealed import commit_sealed
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
-from lakehouse_pipeline.engines.workers import (
-    Answers,
-    RayWorkers,
-    Result,
-    SparkWorkers,
-    Task,
-    ThreadWorkers,
-    Workers,
-)
+from lakehouse_pipeline.engines.workers import Answers, RayWorkers, Result, SparkWorkers, Task, ThreadWorkers, Workers
 from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look, workers_of
 from lakehouse_pipeline.maintenance.rewrite import GroupTask, ProofError, Rewritten
 from tests.backfill.hands import in_hand

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.halt import Halt, HaltedError
-from lakehouse_pipeline.backfill.hour import HourResult, seal_hour
+from lakehouse_pipeline.backfill.hour import seal_hour
+from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.pulse import STALLED_AFTER
 from lakehouse_pipeline.cli.main import main

@@ -15,8 +15,8 @@ from pyiceberg.catalog import Catalog
 from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
-from lakehouse_pipeline.iceberg.hourly import Warehouse
 from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.maintenance.audit import SweepRules
 from lakehouse_pipeline.maintenance.lease import maintaining
 from lakehouse_pipeline.maintenance.sweep import audit_table, sweep

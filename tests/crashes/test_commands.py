@@ -1,0 +1,61 @@
+"""A command that is killed with its engine at work, and given again: `LAKEHOUSE_CRASH_AT`, and then without."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from lakehouse_pipeline.backfill import leftovers
+from lakehouse_pipeline.backfill.leftovers import close_attempts
+from lakehouse_pipeline.testing.crash import VARIABLE
+from tests.conftest import ROOT
+from tests.crashes.flows import is_over
+from tests.crashes.test_crash_points import LAPSED
+from tests.projects import HOUR, LAKEHOUSE, NEXT, Project, row, strays
+
+SAIL, SPARK = "sail", "local[2]"
+POINTS = [
+    (SAIL, "attempt.opened"),
+    (SAIL, "commit.sent"),
+    *(
+        pytest.param(SPARK, point, marks=pytest.mark.full)
+        for point in ("attempt.opened", "object.put:3", "attempt.sealed", "commit.sent", "hour.finished")
+    ),
+]
+
+
+def backfill(project: Project, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Give the command in the project's folder."""
+    code = "from lakehouse_pipeline.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "backfill", "events", f"{HOUR}...{NEXT}"]
+    told = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | environment
+    return subprocess.run(command, cwd=project.folder, env=told, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("engine", "point"), POINTS)
+def test_a_killed_command_is_given_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, engine: str, point: str
+) -> None:
+    """The same command ends it: no row is lost, none is there twice, and nothing is left beside the table."""
+    monkeypatch.chdir(project.folder)  # where dagster.yaml's paths begin
+    shutil.copy(ROOT / "dagster.yaml", project.folder)
+    project.write("lakehouse.yaml", LAKEHOUSE.replace(SPARK, engine))
+    for hour in (HOUR, NEXT):
+        project.land(hour, [row(hour, number) for number in range(20)])
+    killed = backfill(project, **{VARIABLE: point})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with dg.DagsterInstance.from_config(str(project.folder)) as instance:
+        for run in instance.get_runs():
+            instance.report_run_failed(run)  # as the daemon does; else the next run waits for a lease to lapse
+    again = backfill(project)
+    assert again.returncode == 0, again.stderr
+    assert project.ids() == sorted([*range(20), *range(20)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leftovers, "LEASE", LAPSED)
+        for _ in range(3):
+            close_attempts(project.table, is_over, grace=LAPSED)
+    assert strays(project.table) == set()

@@ -1,0 +1,140 @@
+"""Every crash point of every flow: killed there, nothing that is reached is missing, and the next run ends it.
+
+Which occurrence of an event a seed strikes is drawn of all that a flow has which goes to its end. The way to S3 leads
+through a fault server that loses answers and throttles, by the same seed.
+"""
+
+import os
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pyiceberg.catalog import Catalog
+
+from lakehouse_pipeline.backfill import leftovers
+from lakehouse_pipeline.backfill.leftovers import close_attempts
+from lakehouse_pipeline.demo.seaweed import SeaweedServer
+from lakehouse_pipeline.iceberg.tables import open_catalog
+from lakehouse_pipeline.testing.faults import FaultServer
+from lakehouse_pipeline.testing.schedule import Effect, Fault
+from tests.backfill.lone_runs import Lone
+from tests.crashes.flows import FLOWS, Doing, is_over
+from tests.iceberg.lake import Lake
+
+SEEDS = range(int(os.environ.get("LAKEHOUSE_CRASH_SEEDS", "1")))
+POINTS = [(flow, event) for flow, told in FLOWS.items() for event in told.events]
+LAPSED = timedelta(seconds=-1)  # by the store's clock, which counts seconds
+KEPT = ("hours/", "quarantine/", "maintenance.json", "committer.json", "audit.json")  # of the ledger
+
+
+@dataclass(frozen=True)
+class Bay:
+    """A table that a flow is about to be done to.
+
+    Attributes:
+        flow: its name.
+        lake: the table, as it is reached without faults.
+        catalog: the properties of a catalog whose way to S3 has faults.
+    """
+
+    flow: str
+    lake: Lake
+    catalog: Mapping[str, str]
+
+    def doing(self, crash_at: str = "") -> Doing:
+        """Describe it, and where it is killed."""
+        return Doing(self.flow, self.catalog, self.lake.identifier, crash_at)
+
+
+@pytest.fixture
+def faults(seaweed: SeaweedServer, seed: int) -> Iterator[FaultServer]:
+    """Give a way to S3 on which answers are lost and requests throttled."""
+    slow, lost = (Fault(effect=effect, probability=0.03, times=None) for effect in (Effect.SLOW_DOWN, Effect.RESET))
+    landed = Fault(effect=Effect.RESET, verb="PutObject", landed=True, probability=0.03, times=None)
+    with FaultServer(seaweed.endpoint, faults=[slow, lost, landed], seed=seed) as server:
+        yield server
+
+
+@pytest.fixture
+def seed() -> int:
+    """Give the one of a flow that is not struck."""
+    return 0
+
+
+@pytest.fixture
+def made(flow: str, seaweed: SeaweedServer, faults: FaultServer, tmp_path: Path) -> Iterator[Callable[[], Bay]]:
+    """Give what makes a table for a flow, as it is at the flow's beginning."""
+    if FLOWS[flow].plain:
+        place = {"type": "sql", "uri": f"sqlite:///{tmp_path}/s3.db", "warehouse": f"s3://plain/{uuid.uuid4().hex}"}
+        properties = {**place, **seaweed.s3_properties()}
+    else:
+        properties = seaweed.catalog_properties()
+    catalog: Catalog = open_catalog(properties)
+
+    def make() -> Bay:
+        lake = Lake.create(catalog)
+        FLOWS[flow].begins(lake)
+        return Bay(flow, lake, {**properties, "s3.endpoint": faults.endpoint})
+
+    yield make
+    catalog.close()
+
+
+_said: dict[str, Counter[str]] = {}  # by flow: what is said on the way to its end
+
+
+def said(made: Callable[[], Bay], flow: str) -> Counter[str]:
+    """Do a flow to its end, and give what it said; once in a process."""
+    if flow not in _said:
+        bay = made()
+        with Lone(bay.doing()) as going:
+            _said[flow] = going.ended()
+        holds(bay)
+    return _said[flow]
+
+
+def holds(bay: Bay) -> None:
+    """Hold the table against what it has to be at the end: the rows, all that is reached, and nothing else."""
+    flow, lake = FLOWS[bay.flow], bay.lake
+    assert lake.rows() == flow.after
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leftovers, "LEASE", LAPSED)
+        for _ in range(3):  # one closes, one looks again, and one finds nothing
+            close_attempts(lake.now, is_over, grace=LAPSED)
+    assert lake.missing() == set()
+    assert len(lake.unreached()) == flow.orphans
+    assert list(lake.now.files.list_uploads(f"{lake.now.location}/")) == []
+    ledger = lake.now.ledger.folder
+    hidden = [item.url.removeprefix(f"{ledger}/") for item in lake.now.files.list_objects(f"{ledger}/")]
+    assert [name for name in hidden if not name.startswith(KEPT)] == []
+    assert {lake.now.ledger.hour(hour).record.state for hour in lake.now.ledger.known()} == {"idle"}
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_flow_says_what_is_listed(made: Callable[[], Bay], flow: str) -> None:
+    """Each event that is said on the way is a point at which a process is killed."""
+    assert set(FLOWS[flow].events) == set(said(made, flow)) - {"request.retried"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("flow", "event"), POINTS, ids=[f"{flow}-{event}" for flow, event in POINTS])
+def test_killed_at(made: Callable[[], Bay], flow: str, event: str, seed: int) -> None:
+    """Each hour is the old one or the new one, all snapshots are whole, and the next run takes it to its end."""
+    told, chance = FLOWS[flow], random.Random(f"{flow} {event} {seed}")  # noqa: S311  # no secret
+    nth, bay = chance.randint(1, said(made, flow)[event]), made()
+    with Lone(bay.doing(f"{event}:{nth}")) as struck:
+        struck.killed()
+    lake = bay.lake
+    assert lake.missing() == set()
+    rows, before = lake.rows(), told.before or told.after
+    for hour in rows.keys() | told.after.keys():
+        assert rows.get(hour) in (before.get(hour), told.after.get(hour))
+    for snapshot in lake.now.table.metadata.snapshots:
+        lake.rows(snapshot.snapshot_id)
+    told.does(lake)
+    holds(bay)
