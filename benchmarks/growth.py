@@ -30,6 +30,7 @@ from benchmarks.memory import peak
 from lakehouse_pipeline.backfill.hour import run_hour
 from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.health import HealthSettings
+from lakehouse_pipeline.iceberg.manifest_lists import body_of
 from lakehouse_pipeline.orchestration.assets import build_defs
 from lakehouse_pipeline.status.health import examine
 from lakehouse_pipeline.status.picture import TableWatch, hours_of, table_status
@@ -67,7 +68,13 @@ def hours(told: argparse.Namespace) -> dict[str, Figures]:
 
 def _measured(grown: Grown) -> Figures:
     figures = _of_hour(grown)
-    steps: dict[str, Step] = {"table: loaded": lambda: grown.now, **_looks(grown), **_ticks(grown)}
+    metadata, files = grown.now.table.metadata, grown.warehouse.files
+    steps: dict[str, Step] = {
+        "the format: metadata.json, read and parsed": lambda: grown.now,
+        "the format: the manifest list, read": lambda: body_of(files, metadata.snapshots[-1].manifest_list),
+        **_looks(grown),
+        **_ticks(grown),
+    }
     return figures | {name: _median([_timed(step) for _ in range(ROUNDS)]) for name, step in steps.items()}
 
 

@@ -13,7 +13,6 @@ from typing import Self
 from lakehouse_pipeline.errors import ConfigurationError
 
 HOUR = timedelta(hours=1)
-KEY_FORMAT = "%Y-%m-%d-%H:%M"  # dagster.HourlyPartitionsDefinition's default
 
 _KEY = re.compile(r"\d{4}-\d{2}-\d{2}-\d{2}:\d{2}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -60,8 +59,9 @@ class HourWindow:
 
     @property
     def key(self) -> str:
-        """The hour as Dagster's partition key."""
-        return self.start.strftime(KEY_FORMAT)
+        """The hour as Dagster's partition key: `%Y-%m-%d-%H:%M`, the default of its HourlyPartitionsDefinition."""
+        at = self.start  # a tenth of strftime's time, and hours are many
+        return f"{at.year:04}-{at.month:02}-{at.day:02}-{at.hour:02}:00"
 
     @property
     def end(self) -> datetime:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -27,6 +27,7 @@ from pyiceberg.transforms import (
 from pyiceberg.types import NestedField
 
 from lakehouse_pipeline.errors import SafetyError
+from lakehouse_pipeline.iceberg.manifest_lists import ListedManifest
 
 Entry = dict[str, Any]  # a manifest's entry as its Avro record
 
@@ -95,6 +96,13 @@ class EventTime:
 
     def in_manifest(self, manifest: ManifestFile) -> HourSpan:
         """Tell from the manifest list's line alone which hours a manifest can have files of."""
+        if not isinstance(manifest, ListedManifest):
+            return self._in_manifest(manifest)
+        if (span := manifest.told.get(self.field.field_id)) is None:
+            manifest.told[self.field.field_id] = span = self._in_manifest(manifest)
+        return cast("HourSpan", span)
+
+    def _in_manifest(self, manifest: ManifestFile) -> HourSpan:
         span = ANY
         for place, field in self._fields(self.specs[manifest.partition_spec_id]):
             if manifest.partitions:

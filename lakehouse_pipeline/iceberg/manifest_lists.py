@@ -1,7 +1,8 @@
 """Manifest lists: the newest ones are read once, and the lines that stay are written as they were.
 
 A list has a line for each manifest of its snapshot, and every commit writes all of them: those of earlier manifests are
-not encoded anew. No list ever has other lines than when it was written. Nothing here talks to a catalog.
+not encoded anew, nor decoded again where a list that was read before has them. No list ever has other lines than when
+it was written. Nothing here talks to a catalog.
 
 Source: https://iceberg.apache.org/spec/#manifest-lists
 """
@@ -10,7 +11,7 @@ import io
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 FORMAT_VERSION: Literal[2] = 2
 LINES_KEPT = 20_000  # in memory, of the lists that were read last: a kilobyte each
 SCHEMAS_KEPT = 16
+MORE = 0x80  # bit of a byte of Avro's integers: another follows
 
 
 class ListedManifest(ManifestFile):
@@ -44,9 +46,11 @@ class ListedManifest(ManifestFile):
 
     Attributes:
         line: how a list of our own has it; empty where the list that it is from is of another schema.
+        told: what was found out from it alone, by whoever did, for whoever asks again.
     """
 
     line: bytes = b""
+    told: dict[Any, Any]
 
 
 class _Newest:
@@ -55,17 +59,20 @@ class _Newest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lists = OrderedDict[str, tuple[ListedManifest, ...]]()
+        self._by_path: Mapping[bytes, ListedManifest] = {}
 
     def read(self, files: FileIO, url: str) -> tuple[ListedManifest, ...]:
         with self._lock:
             if url in self._lists:
                 self._lists.move_to_end(url)
                 return self._lists[url]
-        found = tuple(_lines(body_of(files, url)))
+        found = tuple(_lines(body_of(files, url), self._by_path))
         with self._lock:
             self._lists[url] = found
             while len(self._lists) > 1 and sum(map(len, self._lists.values())) > LINES_KEPT:
                 self._lists.popitem(last=False)
+            every = (manifest for lines in self._lists.values() for manifest in lines)
+            self._by_path = {manifest.manifest_path.encode(): manifest for manifest in every if manifest.line}
         return found
 
 
@@ -127,7 +134,8 @@ def _line(manifest: ManifestFile) -> bytes:
     return manifest.line if isinstance(manifest, ListedManifest) else b""
 
 
-def _lines(body: bytes) -> Iterable[ListedManifest]:
+def _lines(body: bytes, known: Mapping[bytes, ListedManifest]) -> Iterable[ListedManifest]:
+    """Go through the lines of a list; those that are `known`, by path and byte for byte, are not decoded."""
     blocks = fastavro.block_reader(io.BytesIO(body))
     schema = blocks.metadata["avro.schema"]
     reader, ours = _reader(schema), json.loads(schema) == _our_schema()
@@ -136,10 +144,24 @@ def _lines(body: bytes) -> Iterable[ListedManifest]:
         decoder = new_decoder(encoded)
         for _ in range(block.num_records):
             began = decoder.tell()
-            manifest: ListedManifest = reader.read(decoder)
-            if ours:
-                manifest.line = encoded[began : decoder.tell()]
+            manifest = known.get(_first_string(encoded, began)) if ours else None
+            if manifest and encoded.startswith(manifest.line, began):
+                decoder.skip(len(manifest.line))
+            else:
+                manifest = reader.read(decoder)
+                manifest.told = {}
+                manifest.line = encoded[began : decoder.tell()] if ours else b""
             yield manifest
+
+
+def _first_string(encoded: bytes, at: int) -> bytes:
+    """Read a string where a line begins, which is its manifest's path: Avro's zigzag length, and so many bytes."""
+    length = shift = 0
+    while encoded[at] & MORE:
+        length |= (encoded[at] & ~MORE) << shift
+        at, shift = at + 1, shift + 7
+    length |= encoded[at] << shift
+    return encoded[at + 1 : at + 1 + (length >> 1)]
 
 
 @lru_cache(maxsize=SCHEMAS_KEPT)
