@@ -222,7 +222,10 @@ def questions(hours: int) -> dict[str, tuple[str, dict[str, Any]]]:
         "how many are there, is the table stale": (STALE, {"assetKeys": [KEY]}),
         "an hour: its run and its events": (DETAIL, last),
         "an hour: is it stale": (STALE_HOUR, last),
-        **{f"a tick of {name}": (TICK, {"selectorData": {**place, "sensorName": name}}) for name in SENSORS},
+        **{
+            f"a tick of {name}": (TICK, {"selectorData": {**place, "sensorName": name}, "cursor": None})
+            for name in SENSORS
+        },
         "launching a backfill of all hours": (
             LAUNCH,
             {"backfillParams": {"assetSelection": [KEY], "partitionNames": keys, "fromFailure": False}},
