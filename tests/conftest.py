@@ -47,7 +47,7 @@ SHARING = {
 # What takes long comes first: else it is waited for at the end.
 LONG = (
     *("engines", "oracle", "tests/e2e/"),
-    *("spark", "tests/maintenance/test_workers", "tests/backfill/test_kills", "tests/backfill/test_attempt_model"),
+    *("spark", "tests/maintenance/test_workers", "tests/backfill/test_kills", "tests/maintenance/test_life"),
     "tests/orchestration/",
 )
 

@@ -137,10 +137,7 @@ class MemoryS3:
                 raise self._error(412, "PreconditionFailed")
             if "IfMatch" in asked and (there is None or f'"{there.etag}"' != asked["IfMatch"]):
                 raise self._error(412, "PreconditionFailed")
-            self._written += 1
-            self.objects[name] = _Object(body, f"e{self._written}", self._weather.now, Metadata)
-            self.written(name, body)
-            return self._answer(ETag=f'"e{self._written}"')
+            return self._answer(ETag=f'"{self._store(name, body, Metadata)}"')
 
         return self._send(arrive, queue=self._weather.puts)
 
@@ -167,17 +164,18 @@ class MemoryS3:
 
         return self._send(arrive)
 
-    def list_objects_v2(self, *, Bucket: str, Prefix: str, **_asked: Any) -> Any:  # noqa: N803
-        """List all objects below a prefix in one page."""
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, Delimiter: str = "", **_asked: Any) -> Any:  # noqa: N803
+        """List all objects below a prefix in one page, or what is right below it."""
         root = f"{Bucket}/"
 
         def arrive() -> Any:
-            found = sorted(name for name in self.objects if name.startswith(root + Prefix))
-            told = [
-                {"Key": name.removeprefix(root), "Size": len(self.objects[name].body), **self._info(self.objects[name])}
-                for name in found
-            ]
-            return self._answer(Contents=told, IsTruncated=False)
+            names = sorted(name.removeprefix(root) for name in self.objects if name.startswith(root + Prefix))
+            below = {name: name.removeprefix(Prefix).partition(Delimiter or "\0") for name in names}
+            found = {name: self.objects[root + name] for name in names if not below[name][1]}
+            told = [{"Key": name, "Size": len(each.body), **self._info(each)} for name, each in found.items()]
+            folders = sorted({f"{Prefix}{first}{slash}" for first, slash, _ in below.values() if slash})
+            common = [{"Prefix": folder} for folder in folders]
+            return self._answer(Contents=told, CommonPrefixes=common, IsTruncated=False)
 
         return self._send(arrive)
 
@@ -200,6 +198,34 @@ class MemoryS3:
             return self._answer()
 
         return self._send(arrive, queue=self._weather.puts)
+
+    def copy_object(self, *, Bucket: str, Key: str, CopySource: Any, Metadata: Mapping[str, str], **asked: Any) -> Any:  # noqa: N803
+        """Write an object with the bytes of another."""
+        name, source = f"{Bucket}/{Key}", f"{CopySource['Bucket']}/{CopySource['Key']}"
+
+        def arrive() -> Any:
+            there = self._there(source, {"IfMatch": asked["CopySourceIfMatch"]})
+            if "IfNoneMatch" in asked and name in self.objects:
+                raise self._error(412, "PreconditionFailed")
+            return self._answer(CopyObjectResult={"ETag": f'"{self._store(name, there.body, Metadata)}"'})
+
+        return self._send(arrive, queue=self._weather.puts)
+
+    def get_bucket_versioning(self, **_asked: Any) -> Any:
+        """Tell that no versions are kept."""
+        return self._send(self._answer)
+
+    def put_now(self, url: str, body: bytes, age_s: float = 0) -> None:
+        """Write an object as somebody else does, who has weather of their own, or did so many seconds ago."""
+        name = url.removeprefix("s3://")
+        self._store(name, body, {})
+        self.objects[name].modified -= age_s
+
+    def _store(self, name: str, body: bytes, metadata: Mapping[str, str]) -> str:
+        self._written += 1
+        self.objects[name] = _Object(body, f"e{self._written}", self._weather.now, metadata)
+        self.written(name, body)
+        return f"e{self._written}"
 
     def urls(self, prefix: str) -> set[str]:
         """Name the objects below a URL."""
@@ -257,23 +283,43 @@ class MemoryAccess:
 
 
 class MemoryCatalog(NoopCatalog):
-    """One table, its metadata kept as it is."""
+    """One table, each version of whose metadata is a file in the store, too.
 
-    def __init__(self, weather: Weather, metadata: TableMetadata) -> None:
+    Attributes:
+        metadata: as it is.
+        committed: told of the metadata as a commit arrives.
+    """
+
+    def __init__(self, weather: Weather, metadata: TableMetadata, s3: MemoryS3) -> None:
         """Begin with a table."""
         super().__init__("memory", **PROPERTIES)
-        self._weather = weather
-        self.metadata = metadata
+        self._weather, self._s3, self._versions = weather, s3, 0
+        self.committed: Callable[[TableMetadata], object] = lambda _metadata: None
+        self._put(metadata)
+
+    def _put(self, metadata: TableMetadata) -> None:
+        """Write a version: the catalog's own request, which is no weather's."""
+        self.metadata, self._versions = metadata, self._versions + 1
+        self.metadata_url = f"{metadata.location}/metadata/{self._versions:05}.metadata.json"
+        self._s3.put_now(self.metadata_url, metadata.model_dump_json().encode())
+
+    def list_namespaces(self, namespace: str | Identifier = ()) -> list[Identifier]:
+        """Name the table's."""
+        return [] if namespace else [("lake",)]
+
+    def list_tables(self, namespace: str | Identifier) -> list[Identifier]:  # noqa: ARG002
+        """Name the table."""
+        return [("lake", "events")]
 
     def load_table(self, identifier: str | Identifier) -> Table:
         """Give the table as it is."""
         name = tuple(identifier.split(".")) if isinstance(identifier, str) else identifier
-        metadata = self._weather.send(lambda: self.metadata, _lost, _unavailable)
-        return Table(name, metadata, f"{metadata.location}/metadata/v.json", self._io(), self)
+        metadata, url = self._weather.send(lambda: (self.metadata, self.metadata_url), _lost, _unavailable)
+        return Table(name, metadata, url, self._io(), self)
 
     def commit_table(
         self,
-        table: Table,
+        table: Table,  # noqa: ARG002  # there is one
         requirements: tuple[TableRequirement, ...],
         updates: tuple[TableUpdate, ...],
     ) -> CommitTableResponse:
@@ -282,10 +328,9 @@ class MemoryCatalog(NoopCatalog):
         def arrive() -> CommitTableResponse:
             for requirement in requirements:
                 requirement.validate(self.metadata)
-            self.metadata = update_table_metadata(self.metadata, updates)
-            return CommitTableResponse.model_construct(
-                metadata=self.metadata, metadata_location=f"{table.location()}/metadata/v.json"
-            )
+            self._put(update_table_metadata(self.metadata, updates, metadata_location=self.metadata_url))
+            self.committed(self.metadata)
+            return CommitTableResponse.model_construct(metadata=self.metadata, metadata_location=self.metadata_url)
 
         response: CommitTableResponse = self._weather.send(
             arrive, _lost, lambda: CommitFailedException("409"), queue=self._weather.commits
@@ -294,7 +339,7 @@ class MemoryCatalog(NoopCatalog):
 
     @staticmethod
     def _delete_old_metadata(io: FileIO, base: TableMetadata, metadata: TableMetadata) -> None:
-        """Keep it: there are no files."""
+        """Keep them, as catalogs do unless they are told otherwise."""
 
     def _io(self) -> FileIO:
         return LakehouseFileIO(PROPERTIES)

@@ -58,7 +58,7 @@ def counted(store: MemoryS3) -> tuple[HourlyTable, Callable[[], int]]:
     schema = schema_of(columns(EVENTS))
     spec = partition_spec_of(schema, spec_of(EVENTS, {}))
     metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, LOCATION, dict(NEW_TABLE_PROPERTIES))
-    catalog = MemoryCatalog(Weather(), metadata)
+    catalog = MemoryCatalog(Weather(), metadata, MemoryS3(Weather()))
     table = HourlyTable(catalog, catalog.load_table("lake.events"), "at")
     return table, lambda: table.files.counts().requests
 

@@ -1,10 +1,10 @@
-"""Attempts under any weather: whatever is lost, late, killed or slept through, the laws of the ledger hold.
+"""Attempts under any weather, as a state machine: whatever is lost, late, killed or slept through, the laws hold.
 
-The code is the real one, down to the requests; the store and the catalog are in this process (`memory`).
+The code is the real one, down to the requests; the store and the catalog are in this process (`memory`). What else is
+done to a table stands in `tests.maintenance.test_life`, which runs both.
 """
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,15 +12,16 @@ from datetime import timedelta
 from typing import Any
 
 import fastavro
+import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pyiceberg.exceptions import CommitFailedException, ServerError
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
-from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
 from lakehouse_pipeline.backfill import attempts
@@ -49,8 +50,7 @@ A_ROW = 1  # bytes
 FILES_OF = {0: 1, 1: 3}  # of a bucket
 SEALED_KEEP = timedelta(days=7)
 LOCATION = "s3://lake/events"
-EXAMPLES = int(os.environ.get("LAKEHOUSE_EXAMPLES", "100"))
-STEPS = 40
+ROWS_OF_AN_ATTEMPT = 100  # at most, so that ids tell whose they are
 
 Strike = tuple[int | None, str]
 
@@ -102,7 +102,7 @@ class Attempts(RuleBasedStateMachine):
         schema = schema_of(columns(EVENTS))
         spec = partition_spec_of(schema, spec_of(EVENTS, {}))
         metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, LOCATION, dict(NEW_TABLE_PROPERTIES))
-        self.catalog = MemoryCatalog(self.weather, metadata)
+        self.catalog = MemoryCatalog(self.weather, metadata, self.s3)
         self.writers: list[Writer] = []
         self.late: list[Writer] = []
         self.opened = 0
@@ -110,16 +110,32 @@ class Attempts(RuleBasedStateMachine):
         self.acknowledged: set[str] = set()
         self.manifests: dict[str, list[dict[str, Any]]] = {}
         self.lists: dict[tuple[str, str], list[ManifestFile]] = {}
-        self.live: tuple[object, dict[HourWindow, set[str]]] = (None, {})
+        self.live: tuple[object, dict[HourWindow, list[int]]] = (None, {})
+        self.ids: dict[tuple[str, str], list[int]] = {}
         self.ledger_lost = False
-        self.sent: dict[int, set[str]] = {}
+        self.sent: dict[int, dict[str, Attempt]] = {}
+        self.landed: list[str] = []  # attempts of runs, in order; of those in one snapshot no two are of an hour
+        self.rows: dict[HourWindow, list[int]] = {hour: [] for hour in HOURS}  # that the table has to have
+        self.seen: set[int] = set()
         self.s3.written = self._note_sent
+        self.catalog.committed = self._note_landed
 
     def _note_sent(self, name: str, body: bytes) -> None:
         """Remember of every snapshot which attempts' records announce it: those that land with it."""
         if "/hours/" in name and (attempt := HourRecord.model_validate_json(body).attempt):
             for snapshot_id in attempt.snapshot_ids:
-                self.sent.setdefault(snapshot_id, set()).add(attempt.id)
+                self.sent.setdefault(snapshot_id, {})[attempt.id] = attempt
+
+    def _note_landed(self, metadata: TableMetadata) -> None:
+        """Remember what a commit makes of the hours: those of runs have their rows, and others stay as they are."""
+        for snapshot in metadata.snapshots:
+            if snapshot.snapshot_id not in self.seen:
+                self.seen.add(snapshot.snapshot_id)
+                for attempt in sorted(self.sent.get(snapshot.snapshot_id, {}).values(), key=lambda each: each.id):
+                    if attempt.rewrites is None:
+                        hour, _ = self.orders[attempt.id]
+                        self.landed.append(attempt.id)
+                        self.rows[hour] = sorted(number for url in self._sealed(attempt) for number in self.ids_in(url))
 
     def teardown(self) -> None:
         """Let everything arrive and end, and look at what is left."""
@@ -201,10 +217,11 @@ class Attempts(RuleBasedStateMachine):
                         hand.resume()
                     return None
                 hand.resume()
-                return self._working(Writer(hand, record.attempt.id, self.orders[record.attempt.id][1]))
+                _, order = self.orders.get(record.attempt.id, (hour, 0))  # a rewrite's is none
+                return self._working(Writer(hand, record.attempt.id, order))
             if hand.abandon("not wanted") is not None:
                 return None
-            assert record.attempt.id not in self.landed_attempts()
+            assert record.attempt.id not in self.landed
         self.opened += 1
         self.orders[attempt.id] = (hour, self.opened)
         if superseded := hand.open(attempt):
@@ -237,7 +254,8 @@ class Attempts(RuleBasedStateMachine):
     def _write(self, writer: Writer, bucket: int) -> None:
         hand = writer.hand
         target = hand.table.target(hand.hour, writer.attempt, A_ROW)
-        rows = in_bucket(bucket, events(hand.hour, range(FILES_OF[bucket])))
+        first = writer.order * ROWS_OF_AN_ATTEMPT + bucket * ROWS_OF_AN_ATTEMPT // BUCKETS
+        rows = in_bucket(bucket, events(hand.hour, range(first, first + FILES_OF[bucket])))
         written = written_files(write_batches(target, [rows]))
         assert len(written) == FILES_OF[bucket]
         writer.written[bucket] = written
@@ -254,7 +272,7 @@ class Attempts(RuleBasedStateMachine):
 
     def _commit(self, writer: Writer) -> None:
         try:
-            if writer.hand.commit().snapshot_id is not None:
+            if writer.hand.commit().snapshot_id is not None and writer.order:
                 self.acknowledged.add(writer.attempt)
         finally:
             self._forget(writer)
@@ -269,7 +287,7 @@ class Attempts(RuleBasedStateMachine):
                 outcomes = attempts.commit_together([writer.hand for writer in ready])
                 for writer in ready:
                     outcome = outcomes[writer.hand.hour]
-                    if isinstance(outcome, Committed) and outcome.snapshot_id is not None:
+                    if isinstance(outcome, Committed) and outcome.snapshot_id is not None and writer.order:
                         self.acknowledged.add(writer.attempt)
             finally:
                 for writer in ready:
@@ -375,11 +393,6 @@ class Attempts(RuleBasedStateMachine):
                 found |= {record.attempt.id} if record.attempt and record.state == "open" else set()
         return found
 
-    def landed_attempts(self) -> list[str]:
-        """Name the attempts that have landed, in order; of those in one snapshot no two are of an hour."""
-        snapshots = self.catalog.metadata.snapshots
-        return [attempt for each in snapshots for attempt in sorted(self.sent.get(each.snapshot_id, ()))]
-
     @precondition(lambda self: self.weather.puts or self.weather.commits)
     @rule(data=st.data())
     def arrive(self, data: st.DataObject) -> None:
@@ -420,16 +433,25 @@ class Attempts(RuleBasedStateMachine):
             found[snapshot.snapshot_id] = self.lists[stored]
         return found
 
-    def live_files(self, lists: dict[int, list[ManifestFile]]) -> dict[HourWindow, set[str]]:
-        """Name each hour's live files as runs find them, once as long as the table and its manifests are the same."""
+    def live_rows(self, lists: dict[int, list[ManifestFile]]) -> dict[HourWindow, list[int]]:
+        """Read each hour's rows as runs find its files, once as long as the table and its manifests are the same."""
         paths = sorted({manifest.manifest_path for manifests in lists.values() for manifest in manifests})
         stored = (self.catalog.metadata, lists, [(path, self.etag(path)) for path in paths])
         if self.live[0] != stored:
             files = LakehouseFileIO(PROPERTIES)
             loaded = Table(("lake", "events"), self.catalog.metadata, "v.json", files, self.catalog)
             table = HourlyTable(self.catalog, loaded, "at")
-            self.live = (stored, {hour: {file.path for file in table.live(hour)} for hour in HOURS})
+            live = {hour: [number for file in table.live(hour) for number in self.ids_in(file.path)] for hour in HOURS}
+            self.live = (stored, {hour: sorted(ids) for hour, ids in live.items()})
         return self.live[1]
+
+    def ids_in(self, url: str) -> list[int]:
+        """Read the ids of a data file, once as long as it is the same object."""
+        stored = (url, self.etag(url))
+        if stored not in self.ids:
+            body = self.s3.objects[url.removeprefix("s3://")].body
+            self.ids[stored] = pq.read_table(io.BytesIO(body), columns=["id"])["id"].to_pylist()
+        return self.ids[stored]
 
     def etag(self, url: str) -> str:
         """Tell one object at a URL from another."""
@@ -453,7 +475,7 @@ class Attempts(RuleBasedStateMachine):
     def an_attempt_lands_once_and_never_after_a_newer_one(self) -> None:
         """Of each hour, attempts land in the order of their opening."""
         landed: dict[HourWindow, list[int]] = {hour: [] for hour in HOURS}
-        for attempt in self.landed_attempts():
+        for attempt in self.landed:
             hour, order = self.orders[attempt]
             landed[hour].append(order)
         for orders in landed.values():
@@ -461,25 +483,13 @@ class Attempts(RuleBasedStateMachine):
 
     @invariant()
     def an_hour_is_all_of_one_attempt(self) -> None:
-        """The live files of an hour are those that its last landed attempt added, all of them."""
-        lists = self.manifest_lists()
-        for hour, live in self.live_files(lists).items():
-            assert live == self._last_landed(hour, lists)
-
-    def _last_landed(self, hour: HourWindow, lists: dict[int, list[ManifestFile]]) -> set[str]:
-        last = set[str]()
-        for snapshot in self.catalog.metadata.snapshots:
-            for attempt in self.sent.get(snapshot.snapshot_id, ()):
-                if self.orders[attempt][0] == hour:
-                    added = [m for m in lists[snapshot.snapshot_id] if m.added_snapshot_id == snapshot.snapshot_id]
-                    paths = {e["data_file"]["file_path"] for m in added for e in self.entries(m) if e["status"] == 1}
-                    last = {path for path in paths if f"-{attempt}-" in path}
-        return last
+        """The rows of an hour are those that the last run that landed has written, all of them and once."""
+        assert self.live_rows(self.manifest_lists()) == self.rows
 
     @invariant()
     def what_was_acknowledged_has_landed(self) -> None:
         """A commit that was said to have landed is in the table's history, unless it changed nothing."""
-        assert self.acknowledged <= set(self.landed_attempts())
+        assert self.acknowledged <= set(self.landed)
 
     @invariant()
     def what_may_still_land_is_there(self) -> None:
@@ -502,7 +512,7 @@ class Attempts(RuleBasedStateMachine):
         return {entry["data_file"]["file_path"] for entry in entries}
 
     def settle(self) -> None:
-        """After every attempt is closed and the second pass has run, storage is what the table reaches."""
+        """Let everything arrive, close every attempt, and make the second pass."""
         self.weather.clear()
         self.writers.clear()
         self.arrive_all(self.weather.puts)
@@ -518,19 +528,8 @@ class Attempts(RuleBasedStateMachine):
         self.nothing_that_is_reached_is_gone()
         self.an_attempt_lands_once_and_never_after_a_newer_one()
         self.an_hour_is_all_of_one_attempt()
+
+    def unreached(self) -> set[str]:
+        """Name what lies in the table's folders and none of its snapshots reaches; all metadata files are history."""
         stored = self.s3.urls(f"{LOCATION}/data/") | self.s3.urls(f"{LOCATION}/metadata/")
-        if not self.ledger_lost:  # what nobody remembers is for an audit of the whole table
-            assert stored - self.reached() == set()
-            left = {url for url in self.s3.urls(f"{LOCATION}/_lakehouse/") if "/hours/" not in url}
-            assert left == set()
-
-
-pytestmark = pytest.mark.timeout(900)  # a hundred histories, on a machine that may be busy
-
-TestAttempts = Attempts.TestCase
-TestAttempts.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
+        return {url for url in stored - self.reached() if not url.endswith(".metadata.json")}
