@@ -78,7 +78,7 @@ class AttemptFiles:
         commits = self._commits(marker.epoch if marker.sealed else None)
         lists = side_by_side(lambda row: _put(files, row, seen.copies), commits, HEADS_AT_ONCE)
         metadata = [(urls, Extent(copies=last)) for urls, last in lists]
-        if not marker.landed:
+        if marker.sealed or not marker.landed:  # its commit may be long ago: others may have written its manifests anew
             manifests, last = _put(files, self._manifests(), seen.manifests)
             metadata.append((manifests, Extent(manifests=last)))
         extent = reduce(Extent.and_, (each for _, each in (*data, *metadata)), seen)

@@ -17,6 +17,7 @@ from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.backfill.sealed import commit_sealed
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
+from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
@@ -345,3 +346,27 @@ class Doing:
             crash_where_told({VARIABLE: self.crash_at})
             FLOWS[self.flow].does(lake)
         return said
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A flow that somebody else may do at the same time.
+
+    Attributes:
+        doing: the flow.
+    """
+
+    doing: Doing
+
+    @property
+    def counted(self) -> Path:
+        """No tasks of it are counted."""
+        return self.doing.counted
+
+    def __call__(self) -> str:
+        """Do it; gives the error of one that had to give way."""
+        try:
+            self.doing()
+        except LakehouseError as error:
+            return type(error).__name__
+        return ""

@@ -208,6 +208,14 @@ class Life(Attempts):
             refs = self.now.table.manage_snapshots()
             (refs.remove_tag if ref.snapshot_ref_type == "tag" else refs.remove_branch)(name).commit()
 
+    @rule(everything=st.booleans())
+    @precondition(lambda self: self.orders and not self.ledger_lost)
+    def lose_ledger(self, everything: bool) -> None:  # noqa: FBT001
+        """Lose the quarantine with it, which is in its folder."""
+        if everything:
+            self.removed |= set(self.foreign.values())
+        super().lose_ledger(everything)
+
     @rule(hours=st.integers(-2, 2))
     def clock_jumps(self, hours: int) -> None:
         """Let this process's clock show another time than the store's."""
@@ -243,7 +251,7 @@ class Life(Attempts):
         self.kept_are_as_they_were()
         self.an_hour_is_all_of_one_attempt()
         if not self.ledger_lost:  # what nobody remembers is for a sweep
-            assert self.unreached() <= set(self.foreign)
+            assert self.unreached() - set(self.foreign) == set()
         self.weather.now += 2 * OLD.total_seconds()
         self.sweep(delete=True, strike=None)
         assert self.unreached() == set()
