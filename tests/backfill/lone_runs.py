@@ -247,9 +247,9 @@ class Lone(Generic[T]):
         """Tell whether it has said how it ended, now or so many seconds from now."""
         return self._told.poll(within_s)
 
-    def ended(self) -> T:
+    def ended(self, within_s: float = WITHIN_S) -> T:
         """Wait for its end and give what it said."""
-        assert self.ends(WITHIN_S)
+        assert self.ends(within_s)
         told: T = self._told.recv()
         self._process.join(WITHIN_S)
         assert self._process.exitcode == 0
