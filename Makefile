@@ -25,8 +25,11 @@ test: setup-dev ## every claim once, but those of test-ends
 test-ends: setup-dev ## Dagster's services, its page in a browser, the demo, every engine, and the JVM's Iceberg
 	@$(TEST) -n 4 $(ENDS) $(ARGS)
 
-test-full: setup-dev ## 456 hours with faults, through Dagster's page, until it is right; kills of every engine
+# What takes minutes each; every crash point with five seeds; and 20,000 histories of a table, which takes hours.
+test-full: setup-dev ## 456 hours with faults, a thousand in a storm, kills of every engine, guards taken out, histories
 	@$(TEST) -m full $(ARGS)
+	@LAKEHOUSE_CRASH_SEEDS=5 $(TEST) -n 2 tests/crashes
+	@LAKEHOUSE_EXAMPLES=20000 $(TEST) tests/maintenance/test_life.py --hypothesis-seed=0
 
 check: setup-dev ## lint, format, types, layers, and what no file here may name
 	.venv/bin/ruff check

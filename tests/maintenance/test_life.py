@@ -262,7 +262,7 @@ class Life(Attempts):
         assert self.ledger_lost or {name for name in hidden if not name.startswith(kept)} == set()
 
 
-pytestmark = pytest.mark.timeout(900)  # a hundred histories, on a machine that may be busy
+pytestmark = pytest.mark.timeout(9 * EXAMPLES)  # seconds, on a machine that may be busy
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
