@@ -4,6 +4,7 @@ The checksum of each row group stands in the footer, so that whoever copies row 
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.schema import Schema
 
+from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.iceberg.conformed import leaves
 from lakehouse_pipeline.iceberg.footer import MAGIC, SUMS_KEY, sums_text
 from lakehouse_pipeline.iceberg.schemas import FIELD_ID
@@ -52,17 +54,22 @@ class OpenFile:
 
     @classmethod
     def start(cls, path: Path, schema: Schema, properties: Mapping[str, str], first: pa.Table) -> "OpenFile":
-        """Open a file whose encodings fit the first row group, which is not written yet."""
-        sink = pa.OSFile(str(path), "wb")
-        writer = pq.ParquetWriter(
-            sink,
-            first.schema,
-            use_dictionary=_dictionary_columns(first),
-            store_schema=False,
-            store_decimal_as_integer=True,
-            write_page_index=True,
-            **_parquet_options(properties),
-        )
+        """Open a file whose encodings fit the first row group, which is not written yet.
+
+        Raises:
+            TransientError: the disk does not take it.
+        """
+        with _on_disk(path):
+            sink = pa.OSFile(str(path), "wb")
+            writer = pq.ParquetWriter(
+                sink,
+                first.schema,
+                use_dictionary=_dictionary_columns(first),
+                store_schema=False,
+                store_decimal_as_integer=True,
+                write_page_index=True,
+                **_parquet_options(properties),
+            )
         return cls(path, schema, properties, sink, writer)
 
     def size(self) -> int:
@@ -70,9 +77,14 @@ class OpenFile:
         return int(self.sink.tell())
 
     def write(self, table: pa.Table) -> None:
-        """Write one row group."""
+        """Write one row group.
+
+        Raises:
+            TransientError: the disk does not take it.
+        """
         start = self.size() or len(MAGIC)  # pyarrow writes the magic with the first row group
-        self.writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        with _on_disk(self.path):
+            self.writer.write_table(table, row_group_size=max(table.num_rows, 1))
         self.sums.append((self.size() - start, _sum_of(self.path, range(start, self.size()))))
         self.rows += table.num_rows
         for _, part, column in _leaves(table):
@@ -82,11 +94,26 @@ class OpenFile:
                 self.nans[field_id] = self.nans.get(field_id, 0) + count
 
     def close(self) -> dict[str, Any]:
-        """Write the footer and give the column statistics, by the spec's names."""
+        """Write the footer and give the column statistics, by the spec's names.
+
+        Raises:
+            TransientError: the disk does not take it.
+        """
         self.writer.add_key_value_metadata({SUMS_KEY: sums_text(self.sums)})
-        self.writer.close()
-        self.sink.close()
+        with _on_disk(self.path):
+            self.writer.close()
+            self.sink.close()
         return column_statistics(self.writer.writer.metadata, self.schema, self.properties, self.nans)
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    """Say that a disk is full as what it is: no fault of the rows that were to be written."""
+    try:
+        yield
+    except OSError as error:
+        said = f"a data file could not be kept in {path.parent} until it is uploaded: {error}; give it more room"
+        raise TransientError(said) from error
 
 
 def _sum_of(path: Path, span: range) -> int:

@@ -38,6 +38,7 @@ _NAME_KEPT = 40  # characters of an object's name in its temporary file's: names
 READ_BUFFER_BYTES = 128 * 1024
 COPY_BUFFER_BYTES = 1024 * 1024
 _SCHEMES = ("file://", "file:")  # the second is Hadoop's
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # of the disk, of a user, of a process or a file system
 
 
 class LocalStore:
@@ -307,6 +308,10 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise ConfigurationError(f"{url}: {error}; check the rights of the file and its folder") from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TransientError(f"{url} cannot be written: {error.strerror}; give the disk more room") from error
 
 
 @contextlib.contextmanager

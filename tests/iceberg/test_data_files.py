@@ -14,12 +14,13 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table.locations import load_location_provider
 
-from lakehouse_pipeline.errors import DataError, SafetyError
+from lakehouse_pipeline.errors import DataError, SafetyError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import data_files
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile
 from lakehouse_pipeline.iceberg.schemas import arrow_schema, arrow_schema_of
+from tests.full_disk import full_disk
 from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake, columns, events, in_bucket
 
@@ -332,6 +333,20 @@ class TestRowsThatDoNotFit:
         place = rows.schema.get_field_index(column)
         with pytest.raises(DataError, match=f"column {column} does not fit"):
             lake.write(TEN, [in_bucket(0, rows.set_column(place, column, values))])
+
+    @pytest.mark.parametrize(
+        ("most", "rows"),
+        [
+            pytest.param(0, 1, id="first bytes"),
+            pytest.param(100_000, 20_000, id="row group"),
+            pytest.param(1_000, 1, id="footer"),
+        ],
+    )
+    def test_a_full_disk_was_taken_for_bad_data(self, lake: Lake, most: int, rows: int) -> None:
+        """Rows that the local disk has no room for are fine: another try, with more room, writes them."""
+        with full_disk(most), pytest.raises(TransientError, match=r"could not be kept in .*more room"):
+            lake.write(TEN, long_hour("random", rows, rows))
+        assert lake.stored("data") == set()
 
     def test_nothing_is_nothing(self, lake: Lake) -> None:
         """A task without rows, or with empty batches only, makes no file."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.local import _names, _walk
+from tests.full_disk import full_disk
 
 NAMES = st.text("ab-.0é", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
 COUNT_UP = """
@@ -140,6 +141,14 @@ def test_what_a_disk_cannot_hold_is_refused(file_io: LakehouseFileIO, tmp_path: 
     (tmp_path / "folder").mkdir()
     with pytest.raises(ConfigurationError, match=name):
         file_io.put(f"{tmp_path}/{name}", b"1")
+
+
+def test_a_full_disk_ended_the_whole_run(file_io: LakehouseFileIO, tmp_path: Path) -> None:
+    """A put that does not fit is one of our errors, which fails its hour and no other; nothing of it stays."""
+    with full_disk(100_000), pytest.raises(TransientError, match=f"{tmp_path}/x cannot be written: .*more room"):
+        file_io.put(f"{tmp_path}/x", b"a" * 200_000)
+    assert list(tmp_path.iterdir()) == []
+    assert file_io.put(f"{tmp_path}/x", b"a" * 200_000).size == 200_000
 
 
 def test_links_are_followed(file_io: LakehouseFileIO, tmp_path: Path) -> None:
