@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse_pipeline.cli.common import FAILED, as_json, config, exits, load, quiet, say
+from lakehouse_pipeline.cli.common import CANCELLED, FAILED, as_json, config, exits, load, quiet, say
 from lakehouse_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def backfill(  # a command's options
     after = table_status(spec, warehouse.find(spec), todo)
     told = _told(table, todo, ended, after)
     say(told, _summary(table, hours, ended, told), as_json=as_json)
+    if ended.cancelled:
+        return CANCELLED
     return FAILED if ended.failed or told["missing"] else 0
 
 
@@ -139,9 +141,12 @@ def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") 
     if missing := len(told["missing"]):
         count = f"{missing} hour{'s' * (missing != 1)}"
         lines.append(f"  {count} did not come to an end: {'; '.join(ended.problems)}")
-    if ended.failed:
-        sealed = len(told["sealed"])
-        lines += [f"  {sealed} of them are sealed: their ETL does not run again"] if sealed else []
+    sealed = len(told["sealed"])
+    if sealed and (ended.failed or ended.cancelled):
+        lines.append(f"  {sealed} of them are sealed: their ETL does not run again")
+    if ended.cancelled:
+        lines.append(f"Next: the same command once more: lakehouse backfill {table} {asked}")
+    elif ended.failed:
         lines.append(
             f"Next: lakehouse backfill {table} {asked} --only-failed      "
             "(on Dagster's page: the backfill's menu, \"Re-execute from failure\")"

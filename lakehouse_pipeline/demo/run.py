@@ -144,6 +144,8 @@ def materialize(lakehouse: Lakehouse, log: Path, *, force: bool = False) -> floa
     started = time.monotonic()
     with _errors_to(log), events.subscribed(heard):
         ended = run_job(lakehouse, TABLE, list(RUN_HOURS), force=force, log="DEBUG")
+    if ended.cancelled:
+        raise KeyboardInterrupt
     if ended.failed:
         raise LakehouseError("\n".join(f"{hour}: {error}: {said}" for hour, (error, said) in ended.failed.items()))
     return time.monotonic() - started

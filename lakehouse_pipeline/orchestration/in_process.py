@@ -32,12 +32,14 @@ class Ended:
         failed: the class of the error, and what it said.
         runs: Dagster's ids.
         problems: of runs that ended before all of their hours had.
+        cancelled: whether somebody has interrupted a run; none was begun after it.
     """
 
     finished: "dict[HourWindow, HourResult]" = field(default_factory=dict)
     failed: dict[HourWindow, tuple[str, str]] = field(default_factory=dict)
     runs: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    cancelled: bool = False
 
     @property
     def committed(self) -> "dict[HourWindow, HourResult]":
@@ -95,6 +97,10 @@ def run_job(
                 told = len(ended.finished) + len(ended.failed)
                 result = job.execute_in_process(instance=instance, raise_on_error=False, run_config=config, tags=tags)
                 ended.runs.append(result.run_id)
+                if _is_interrupted(result):
+                    ended.cancelled = True
+                    ended.problems.append("cancelled")
+                    break
                 if not result.success and len(ended.finished) + len(ended.failed) == told:
                     raise LakehouseError(_said(result))
                 if any(hour not in ended.finished and hour not in ended.failed for hour in each):
@@ -102,6 +108,12 @@ def run_job(
     finally:
         session.close()
     return ended
+
+
+def _is_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Tell whether Ctrl-C has ended a run: Dagster says it in an event, and raises nothing."""
+    sources = (event.step_failure_data.error_source for event in result.all_events if event.is_step_failure)
+    return any(source is not None and source.value == "INTERRUPT" for source in sources)
 
 
 def _said(result: dg.ExecuteInProcessResult) -> str:

@@ -66,6 +66,23 @@ def history(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield instance
 
 
+def test_ctrl_c_ended_one_run_and_began_the_next(landed: Project) -> None:
+    """Ctrl-C ends a command of several runs with 130, says how to go on, and no hour of a later run is begun."""
+    landed.write("tables/t_stopped.py", "def f(source):\n    raise KeyboardInterrupt\n")
+    columns = "{at: timestamptz!, id: long!, size: double}"
+    landed.describe({"transform": "t_stopped:f", "columns": columns, "accepts": "[integer_overflow]"})
+    settings = (landed.folder / "lakehouse.yaml").read_text()
+    landed.write("lakehouse.yaml", f"{settings}backfill: {{hours_per_run: 1}}\n")
+    done = command(landed, "backfill", "events", RANGE)
+    assert done.exit_code == 130
+    assert "  3 hours did not come to an end: cancelled\n" in done.stdout
+    assert done.stdout.endswith(f"Next: the same command once more: lakehouse backfill events {RANGE}\n")
+    assert read(landed, "status", "events", "--hours", RANGE)["tables"][0]["counts"] == {
+        "cancelled": 1,
+        "not requested": 2,
+    }
+
+
 def test_only_what_failed_runs_again(landed: Project, history: dg.DagsterInstance) -> None:
     """A failed hour is named with its cause and the next command, which runs it alone; Dagster's history has it all."""
     first = command(landed, "backfill", "events", RANGE)
