@@ -32,7 +32,7 @@ from lakehouse_pipeline.iceberg.commit_writing import Built, head, remove_own
 from lakehouse_pipeline.iceberg.regrouping import Choice, build_regrouping
 from lakehouse_pipeline.iceberg.replacement import build_fence, build_replacement
 from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
-from lakehouse_pipeline.iceberg.tables import translated
+from lakehouse_pipeline.iceberg.tables import ask
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
 
 # A conflict costs one manifest list; committers of other hours are the only rivals, so patience is cheap.
@@ -299,7 +299,7 @@ class _CommitLoop:
         if not self.sent:
             raise error
         try:
-            table = self.catalog.load_table(self.identifier)
+            table = load(self.catalog, self.identifier)
             reached = _reached_since(table, self.sent[0])
         except Exception as unreachable:  # noqa: BLE001  # whatever catalog or store raise, the answer is: not known
             raise CommitStateUnknownError(
@@ -326,11 +326,10 @@ def load(catalog: Catalog, identifier: str) -> Table:
         SafetyError: it is gone.
         TransientError: the catalog cannot be reached.
     """
-    with translated(f"load {identifier}", catalog.properties):
-        try:
-            return catalog.load_table(identifier)
-        except NoSuchTableError:
-            raise SafetyError(f"{identifier} was dropped or renamed while an attempt was under way") from None
+    try:
+        return ask(f"load {identifier}", catalog.properties, lambda: catalog.load_table(identifier))
+    except NoSuchTableError:
+        raise SafetyError(f"{identifier} was dropped or renamed while an attempt was under way") from None
 
 
 def _reached_since(table: Table, built: Built) -> set[str]:

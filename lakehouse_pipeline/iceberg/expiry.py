@@ -188,7 +188,7 @@ class _Expiry:
         if not self.sent:
             raise error
         try:
-            table = self.catalog.load_table(self.identifier)
+            table = load(self.catalog, self.identifier)
         except Exception as unreachable:  # noqa: BLE001  # whatever the catalog raises, the answer is: not known
             raise CommitStateUnknownError(
                 f"{error}; the table could not be read back ({type(unreachable).__name__}: {unreachable})"

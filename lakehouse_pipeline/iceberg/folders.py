@@ -11,7 +11,7 @@ from pyiceberg.table import Table
 from pyiceberg.typedef import Identifier
 
 from lakehouse_pipeline.errors import SafetyError
-from lakehouse_pipeline.iceberg.tables import translated
+from lakehouse_pipeline.iceberg.tables import ask
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.places import Aliases
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
@@ -69,8 +69,7 @@ def check_alone(catalog: Catalog, table: Table, aliases: Aliases) -> None:
     def check(other: Identifier) -> None:
         said = ".".join(other)
         try:
-            with translated(f"load {said}", catalog.properties):
-                theirs = folders_of(catalog.load_table(other), aliases)
+            theirs = folders_of(ask(f"load {said}", catalog.properties, lambda: catalog.load_table(other)), aliases)
         except NoSuchTableError:  # dropped since it was listed
             return
         except Exception as error:  # whatever it is: PyIceberg's own errors have no common root
@@ -89,8 +88,10 @@ def check_alone(catalog: Catalog, table: Table, aliases: Aliases) -> None:
 
 
 def _tables(catalog: Catalog) -> list[Identifier]:
-    with translated("list the tables", catalog.properties):
+    def listed() -> list[Identifier]:
         return [tuple(name) for namespace in _namespaces(catalog, ()) for name in catalog.list_tables(namespace)]
+
+    return ask("list the tables", catalog.properties, listed)
 
 
 def _namespaces(catalog: Catalog, parent: Identifier) -> Iterator[Identifier]:

@@ -4,10 +4,10 @@ What the table should be is `iceberg.schemas`'s, whether it is that is `iceberg.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import sqlalchemy.exc
@@ -34,8 +34,14 @@ from lakehouse_pipeline.retry import RetryPolicy, retry_call
 
 logger = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 # A new SQL catalog gets two tables; of processes that open it at the same moment one makes each.
 OPENING = RetryPolicy(tries=3, total_s=10.0, min_wait_s=0.1, max_wait_s=1.0)
+
+# Of a question, such as what a table is now: it is read for each hour, and a catalog in trouble answers the next time.
+# One that is not there at all is given up after some seconds. Commits have a loop of their own around it.
+ASKING = RetryPolicy(tries=6, total_s=15.0, min_wait_s=0.2, max_wait_s=4.0)
 
 FILE_IO = f"{LakehouseFileIO.__module__}.{LakehouseFileIO.__qualname__}"
 
@@ -60,13 +66,16 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
     settings = {"py-io-impl": FILE_IO, **properties}
     name = settings.pop("name", "lakehouse")
     _make_sqlite_folder(settings.get("uri", ""))
-    with translated("open the catalog", settings):
-        try:
-            return retry_call(
-                OPENING, lambda: load_catalog(name, **settings), on=_is_being_made, name="open the catalog"
-            )
-        except ValueError as error:
-            raise ConfigurationError(f"the catalog: {error}") from None
+
+    def opened() -> Catalog:
+        return retry_call(OPENING, lambda: load_catalog(name, **settings), on=_is_being_made, name="open the catalog")
+
+    try:
+        return ask("open the catalog", settings, opened)
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"the catalog: {error}") from None
 
 
 def load_table(catalog: Catalog, spec: TableSpec) -> Table | None:
@@ -76,11 +85,10 @@ def load_table(catalog: Catalog, spec: TableSpec) -> Table | None:
         ConfigurationError: the table is not the one that the spec describes.
         TransientError: the catalog cannot be reached.
     """
-    with translated(f"load {spec.table}", catalog.properties):
-        try:
-            table = catalog.load_table(spec.table)
-        except NoSuchTableError:
-            return None
+    try:
+        table = ask(f"load {spec.table}", catalog.properties, lambda: catalog.load_table(spec.table))
+    except NoSuchTableError:
+        return None
     check_agrees(table.metadata, spec)
     return table
 
@@ -94,19 +102,22 @@ def create_table(catalog: Catalog, spec: TableSpec, columns: tuple[Column, ...])
     """
     schema = schema_of(columns)
     described = {DESCRIPTION: spec.description} if spec.description else {}
-    with translated(f"create {spec.table}", catalog.properties):
+
+    def created() -> Table:
         with suppress(NamespaceAlreadyExistsError, sqlalchemy.exc.IntegrityError):  # the latter is a SQL catalog's
             catalog.create_namespace(spec.table.rpartition(".")[0])
         try:
-            table = catalog.create_table(
+            return catalog.create_table(
                 spec.table,
                 schema,
                 partition_spec=partition_spec_of(schema, spec),
                 sort_order=sort_order_of(schema, spec),
                 properties={**NEW_TABLE_PROPERTIES, **described, **spec.properties},
             )
-        except TableAlreadyExistsError:
-            table = catalog.load_table(spec.table)
+        except TableAlreadyExistsError:  # somebody's, or ours, whose answer was lost
+            return catalog.load_table(spec.table)
+
+    table = ask(f"create {spec.table}", catalog.properties, created)
     logger.info("created %s at %s", spec.table, table.location())
     check_agrees(table.metadata, spec)
     return table
@@ -126,11 +137,10 @@ def apply_spec(catalog: Catalog, spec: TableSpec, *, dry_run: bool) -> ChangePla
         CommitStateUnknownError: whether the changes landed is not known.
         TransientError: the catalog cannot be reached.
     """
-    with translated(f"load {spec.table}", catalog.properties):
-        try:
-            table = catalog.load_table(spec.table)
-        except NoSuchTableError:
-            return None
+    try:
+        table = ask(f"load {spec.table}", catalog.properties, lambda: catalog.load_table(spec.table))
+    except NoSuchTableError:
+        return None
     plan = plan_changes(table.metadata, spec)
     refuse_impossible(plan)
     if not dry_run:
@@ -138,8 +148,28 @@ def apply_spec(catalog: Catalog, spec: TableSpec, *, dry_run: bool) -> ChangePla
     return plan
 
 
+def ask(doing: str, properties: Mapping[str, Any], question: Callable[[], Answer]) -> Answer:
+    """Ask the catalog something, and again where it does not answer.
+
+    Args:
+        doing: what for, in words that follow "cannot".
+        properties: the catalog's.
+        question: may be asked twice, also if the first had its effect.
+
+    Raises:
+        ConfigurationError: it refuses the credentials.
+        TransientError: it has not answered within the tries of `ASKING`.
+    """
+
+    def once() -> Answer:
+        with _translated(doing, properties):
+            return question()
+
+    return retry_call(ASKING, once, on=TransientError, name=doing)
+
+
 @contextmanager
-def translated(doing: str, properties: Mapping[str, Any]) -> Iterator[None]:
+def _translated(doing: str, properties: Mapping[str, Any]) -> Iterator[None]:
     """Say a catalog's failures in our own errors; what is no failure of the catalog passes."""
     where = properties.get("uri") or properties.get("type") or "its default"
     if "://" in str(where):

@@ -16,9 +16,11 @@ from pyiceberg.transforms import DayTransform
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.demo.seaweed import SeaweedServer, free_ports
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
+from lakehouse_pipeline.iceberg import tables
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, columns_of, types_of
-from lakehouse_pipeline.iceberg.tables import create_table, load_table, open_catalog, translated
+from lakehouse_pipeline.iceberg.tables import ask, create_table, load_table, open_catalog
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
+from lakehouse_pipeline.retry import RetryPolicy
 from tests.iceberg.lake import EVENTS, columns, spec_of
 
 SPEC = {"table": "lake.events", "sort": ["name", "id desc"]}
@@ -139,11 +141,16 @@ def test_an_unreachable_catalog_is_transient() -> None:
         open_catalog({"type": "rest", "uri": uri})
 
 
-def test_a_database_password_is_not_shown() -> None:
-    """A catalog's URI may hold a password; the message leaves user and password out."""
-    with (
-        pytest.raises(TransientError, match=r"the catalog at postgresql://db:5432/lake answered") as caught,
-        translated("load lake.t", {"uri": "postgresql://me:p@ssw0rd@db:5432/lake"}),
-    ):
+def test_a_catalog_in_trouble_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as that may be; a URI may hold a password, and the message leaves user and password out."""
+    asked = []
+
+    def refuse() -> None:
+        asked.append(1)
         raise ServiceUnavailableError("503")
+
+    monkeypatch.setattr(tables, "ASKING", RetryPolicy(3, 60, 0, 0))
+    with pytest.raises(TransientError, match=r"the catalog at postgresql://db:5432/lake answered") as caught:
+        ask("load lake.t", {"uri": "postgresql://me:p@ssw0rd@db:5432/lake"}, refuse)
+    assert len(asked) == 3
     assert "ssw0rd" not in str(caught.value)

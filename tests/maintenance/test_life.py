@@ -22,7 +22,7 @@ from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.engines import workers
 from lakehouse_pipeline.engines.workers import ThreadWorkers
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg import commit_writing, data_files, rows
+from lakehouse_pipeline.iceberg import commit_writing, data_files, rows, tables
 from lakehouse_pipeline.iceberg import expiry as iceberg_expiry
 from lakehouse_pipeline.iceberg.history import MAIN
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
@@ -85,6 +85,7 @@ class Life(Attempts):
         super().create()
         for module in (side_by_side, workers, rows, data_files):
             self.patched.setattr(module, "ThreadPoolExecutor", Serial)
+        self.patched.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
         self.patched.setattr(iceberg_expiry, "COMMIT_RETRIES", RetryPolicy(3, 60, 0, 0))
         self.patched.setattr(commit_writing, "datetime", Clock)
         Clock.off = timedelta(0)
@@ -92,6 +93,7 @@ class Life(Attempts):
         self.removed: set[bytes] = set()  # for good, or perhaps
         self.kept: dict[str, dict[HourWindow, list[int]]] = {}
         self.named = 0
+        self.hasty = False
 
     # -----------------------------------------------------------------------------------------------------------------
     # Maintenance
@@ -135,9 +137,12 @@ class Life(Attempts):
             for _done in compaction.compact(self.warehouse, spec, plan, f"compaction {self.named}", ThreadWorkers(1)):
                 pass
 
-    @rule(strike=strikes)
-    def expire(self, strike: Strike | None) -> None:
-        """Let all snapshots expire that are not kept; by this clock they are old."""
+    @rule(hasty=st.booleans(), strike=strikes)
+    def expire(self, hasty: bool, strike: Strike | None) -> None:  # noqa: FBT001
+        """Let all snapshots expire that are not kept: days later, or at once, while tasks of theirs may still write."""
+        self.hasty |= hasty
+        if not hasty:
+            self.time_passes(OLDER.total_seconds())
         with self.weathered(strike):
             plan = expiry.look(self.now, None, datetime.now(UTC) + OLDER)
             self.maintain("expiry", lambda held: expiry.run_expiry(self.now, plan, held))
@@ -245,12 +250,12 @@ class Life(Attempts):
         super().settle()
         Clock.off = timedelta(0)
         self.rewrite_manifests(None)
-        self.expire(None)
+        self.expire(hasty=False, strike=None)
         for _ in range(2):  # what expiry has left to those under way
             self.restore(None)
         self.kept_are_as_they_were()
         self.an_hour_is_all_of_one_attempt()
-        if not self.ledger_lost:  # what nobody remembers is for a sweep
+        if not (self.ledger_lost or self.hasty):  # what nobody remembers, or takes for the table's, is for a sweep
             assert self.unreached() - set(self.foreign) == set()
         self.weather.now += 2 * OLD.total_seconds()
         self.sweep(delete=True, strike=None)
