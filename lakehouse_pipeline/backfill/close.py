@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.staging import remove_staged, staged_in
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.ledger.hours import HourLedger
@@ -112,9 +112,15 @@ def find_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -
         seal: of one that has just landed: what it names is the table's. Without it the table is asked.
 
     Raises:
+        SafetyError: the ledger tells of files that are not where the table's are; see `borders`.
         TransientError: the store did not answer.
     """
     hour, attempt, files = HourWindow.from_key(marker.hour), marker.attempt, table.files
+    if attempt.staging and not table.ledger.is_staging(attempt.staging, hour, attempt.id):
+        raise SafetyError(
+            f"the ledger of {table.identifier} says that attempt {attempt.id} has copies in {attempt.staging}, which "
+            "is no folder for them. Nothing of the attempt is removed"
+        )
     names = table.files_of(hour, attempt)
     put = names.put(files, marker)
     reached = set[str]()
@@ -145,6 +151,7 @@ def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None)
         seal: as for `find_left`.
 
     Raises:
+        SafetyError: as for `find_left`; nothing was removed.
         TransientError: the store did not answer; what is left is left.
     """
     hour, attempt = HourWindow.from_key(marker.hour), marker.attempt

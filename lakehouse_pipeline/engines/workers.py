@@ -4,6 +4,7 @@ One small interface: a picklable function of a picklable task. What fails in our
 is lost is the engine's to replace, which then begins its task anew.
 """
 
+import os
 import pickle
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -29,6 +30,9 @@ Answers = Generator[tuple[int, Result | LakehouseError], None, None]
 THREADS = 2
 RAY_RETRIES = 3  # of a task whose worker was lost
 RAY_ENDS_WITHIN_S = 30.0  # a task that was cancelled; where its machine does not answer it is left to the second pass
+RAY_BEYOND_LOOPBACK = (
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own name (ray/_private/ray_constants.py), on Linux too
+)
 _ANSWER = pa.schema([("place", pa.int64()), ("answer", pa.binary())])
 
 _check: ContextVar[Callable[[], object]] = ContextVar("check", default=lambda: None)
@@ -157,6 +161,7 @@ class RayWorkers:
             TransientError: the cluster does not answer.
             LakehouseError: a task failed, not with an error of ours.
         """
+        _keep_to_loopback(self.options)
         import ray  # noqa: PLC0415  # an extra
 
         try:
@@ -177,6 +182,15 @@ class RayWorkers:
                 ray.cancel(left, force=True)
             if waiting:  # a task that is cancelled has ended when its answer is there
                 ray.wait(list(waiting), num_returns=len(waiting), timeout=RAY_ENDS_WITHIN_S)
+
+
+def _keep_to_loopback(options: dict[str, Any]) -> None:
+    """Keep a cluster that is started here to this machine: Ray would open its ports, which ask for no password, to all.
+
+    Said before Ray is imported, which reads it then; what somebody has said stays. It is how Ray is on macOS anyway.
+    """
+    if not (options.get("address") or os.environ.get("RAY_ADDRESS")):
+        os.environ.setdefault(RAY_BEYOND_LOOPBACK, "0")
 
 
 def _of_ray(answer: Any) -> Any:

@@ -12,6 +12,7 @@ from functools import reduce
 from itertools import chain, count, product
 
 from lakehouse_pipeline.iceberg import commit
+from lakehouse_pipeline.iceberg.borders import check_inside
 from lakehouse_pipeline.iceberg.claims import Claim
 from lakehouse_pipeline.iceberg.commit_writing import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.seals import manifest_url
@@ -67,6 +68,7 @@ class AttemptFiles:
         """Find what may be there; of a landed attempt, what may be there beside the files that it landed with.
 
         Raises:
+            SafetyError: something claimed leads out of the table's folders.
             TransientError: the store did not answer.
         """
         seen = marker.seen
@@ -82,7 +84,9 @@ class AttemptFiles:
             manifests, last = _put(files, self._manifests(), seen.manifests)
             metadata.append((manifests, Extent(manifests=last)))
         extent = reduce(Extent.and_, (each for _, each in (*data, *metadata)), seen)
-        return Put(tuple(named), _urls(data), _urls(metadata), extent)
+        put = Put(tuple(named), _urls(data), _urls(metadata), extent)
+        check_inside(self.target.locations, chain(put.named, put.data, put.metadata))
+        return put
 
     def _manifests(self) -> Row:
         """Name the sealed manifests."""

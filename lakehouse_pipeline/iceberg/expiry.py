@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import BadRequestError, CommitFailedException
+from pyiceberg.exceptions import BadRequestError, CommitFailedException, ValidationError
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -262,6 +262,7 @@ def at(table: Table, metadata_url: str) -> Table:
 
     Raises:
         FileNotFoundError: the file is gone.
+        SafetyError: it is no metadata file.
     """
     return _as(table, read_metadata(table, metadata_url), metadata_url)
 
@@ -275,8 +276,14 @@ def read_metadata(table: Table, url: str) -> TableMetadata:
 
     Raises:
         FileNotFoundError: it is gone.
+        SafetyError: it is none.
     """
-    return FromInputFile.table_metadata(table.io.new_input(url))
+    try:
+        return FromInputFile.table_metadata(table.io.new_input(url))
+    except (ValidationError, ValueError) as error:
+        if isinstance(error, LakehouseError):
+            raise
+        raise SafetyError(f"{url} is no metadata file ({type(error).__name__}): nothing is removed") from None
 
 
 def gone_since(base: Table, now: Table) -> set[int]:

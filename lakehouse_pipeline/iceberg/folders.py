@@ -78,7 +78,7 @@ def check_alone(catalog: Catalog, table: Table, aliases: Aliases) -> None:
             ) from error
         for ours in folders:
             for folder in theirs:
-                if aliases.contains(ours, folder) or aliases.contains(folder, ours):
+                if aliases.overlap(ours, folder):
                     raise SafetyError(
                         f"{said} has files in {folder}, where {'.'.join(name)} has its own ({ours}): what the one does "
                         "not reach may be the other's. Move one of them before either is swept"

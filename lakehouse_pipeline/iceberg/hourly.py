@@ -16,6 +16,7 @@ from lakehouse_pipeline.errors import CommitConflictError, CommitStateUnknownErr
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.as_sealed import digests_as_sealed
 from lakehouse_pipeline.iceberg.attempt_files import HEADS_AT_ONCE, AttemptFiles, batch_of
+from lakehouse_pipeline.iceberg.borders import check_layout
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in, withdraw
 from lakehouse_pipeline.iceberg.commit import REGROUPS, Replaced, RivalsWonError, fence, load, replace_hours
 from lakehouse_pipeline.iceberg.commit_writing import head
@@ -244,7 +245,12 @@ class HourlyTable:
         )
 
     def files_of(self, hour: HourWindow, attempt: Attempt) -> AttemptFiles:
-        """Give the names of all files that an attempt can have."""
+        """Give the names of all files that an attempt can have.
+
+        Raises:
+            SafetyError: it says that they are where no file of the table can be.
+        """
+        check_layout(self.table, attempt.layout)
         target = self.target(hour, attempt.id, 0).laid_out(attempt.layout)
         claims = claims_in(self.files, self.ledger.claims_url(hour, attempt.id))
         return AttemptFiles(attempt, target, self._known_paths(hour), claims)

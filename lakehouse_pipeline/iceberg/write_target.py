@@ -8,6 +8,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.locations import LocationProvider, load_location_provider
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.utils.properties import property_as_bool
 
@@ -18,12 +19,13 @@ from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 LOCATION = "location"  # the one name in a layout that is no table property
+PROVIDER = "write.py-location-provider."
 SHAPES_KEYS = (
     "write.data.path",
     "write.folder-storage.path",
     "write.metadata.path",
     "write.object-storage.",
-    "write.py-location-provider.",
+    PROVIDER,
 )
 
 
@@ -148,5 +150,10 @@ class WriteTarget:
 
 def layout_of(table: Table) -> Mapping[str, str]:
     """Give what `WriteTarget.laid_out` takes: the table's location, and the properties that shape keys."""
-    shaping = {name: value for name, value in table.properties.items() if name.startswith(SHAPES_KEYS)}
-    return {LOCATION: table.location(), **shaping}
+    return layout_in(table.metadata)
+
+
+def layout_in(metadata: TableMetadata) -> Mapping[str, str]:
+    """Give the same of a table as some metadata have it."""
+    shaping = {name: value for name, value in metadata.properties.items() if name.startswith(SHAPES_KEYS)}
+    return {LOCATION: metadata.location, **shaping}

@@ -142,6 +142,12 @@ class Ledger:
         root = f"{self.folder}/staging" if prefix is None else f"{prefix}/_staging/{self.folder.rpartition('/')[2]}"
         return f"{root}/{hour.start:{_HOUR}}/{attempt}"
 
+    def is_staging(self, url: str, hour: HourWindow, attempt: str) -> bool:
+        """Tell whether a folder is one that `staging_url` gives, whatever the prefix was when it was asked."""
+        uuid = self.folder.rpartition("/")[2]
+        own = f"{hour.start:{_HOUR}}/{attempt}"
+        return url.endswith((f"/{FOLDER}/{uuid}/staging/{own}", f"/_staging/{uuid}/{own}"))
+
     def claims_url(self, hour: HourWindow, attempt: str) -> str:
         """Give the folder in which an attempt's writers say at which partition paths they put files."""
         return f"{self.folder}/claims/{hour.start:{_HOUR}}/{attempt}"

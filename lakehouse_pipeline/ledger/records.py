@@ -7,11 +7,18 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from lakehouse_pipeline.hours import HourWindow
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # ULID's alphabet: https://github.com/ulid/spec
+ULID = "[0-7][0-9A-HJKMNP-TV-Z]{25}"  # as a regular expression
+
+# Both are parts of names of files that are removed: of a record that says anything else nothing is believed.
+AttemptId = Annotated[str, Field(pattern=f"^{ULID}$")]
+HourKey = Annotated[str, AfterValidator(lambda key: HourWindow.from_key(key).key)]
 
 
 class _Model(BaseModel):
@@ -146,7 +153,7 @@ class Attempt(_Model):
         snapshot_ids: the snapshots that those commits would make.
     """
 
-    id: str
+    id: AttemptId
     run_id: str
     opened_at: datetime
     opened_on: int | None
@@ -299,7 +306,7 @@ class Marker(_Model):
         seen: how far its files went.
     """
 
-    hour: str
+    hour: HourKey
     attempt: Attempt
     closed: bool = False
     landed: bool = False

@@ -26,17 +26,18 @@ from lakehouse_pipeline.iceberg.folders import check_alone, check_collects, fold
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.reachability import METADATA_FILE, ReachedFiles
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
+from lakehouse_pipeline.ledger.records import ULID
 from lakehouse_pipeline.maintenance.lease import Held
 from lakehouse_pipeline.maintenance.listing import list_side_by_side, read_list
 from lakehouse_pipeline.object_store.objects import ObjectInfo, OpenUpload
-from lakehouse_pipeline.object_store.places import Aliases
+from lakehouse_pipeline.object_store.places import Aliases, names_in
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 SHOWN = 5
 ASKED_TOGETHER = 1000  # files that a list does not have
 HEADS_AT_ONCE = 16
 VERSION_HINT = "version-hint.text"  # a Hadoop catalog's, of which metadata say nothing
-_ATTEMPT = re.compile(r"(?<![0-9A-Za-z])[0-7][0-9A-HJKMNP-TV-Z]{25}(?![0-9A-Za-z])")  # a ULID
+_ATTEMPT = re.compile(rf"(?<![0-9A-Za-z]){ULID}(?![0-9A-Za-z])")
 _TABLES = """
 CREATE TABLE listed (place TEXT, path TEXT, url TEXT, size INTEGER, modified REAL);
 CREATE TABLE known (place TEXT, path TEXT, url TEXT);
@@ -251,7 +252,7 @@ class Audit:
         return now is not None and int(now.modified.timestamp()) <= orphan.modified
 
     def _is_reached(self, url: str) -> bool:
-        place, path = self.rules.aliases.split(url)
+        place, path = self.rules.aliases.folded(url)
         rows = self._database.execute("SELECT place FROM known WHERE path = ?", (path,)).fetchall()
         return (place,) in rows if self.rules.prefix_mismatch == "delete" else bool(rows)
 
@@ -279,7 +280,7 @@ class Audit:
         """Tell whether a name below the table's folders says that it is none of the table's, as Iceberg has it."""
         return any(
             name.startswith(("_", ".")) and not ("=" in name and name.partition("=")[0] in self._visible)
-            for name in below.split("/")
+            for name in names_in(below)
         )
 
     def _is_seen(self, url: str) -> bool:
@@ -288,9 +289,9 @@ class Audit:
         return below is not None and not self._is_hidden(below)
 
     def _listed(self, objects: Sequence[ObjectInfo]) -> None:
-        split = self.rules.aliases.split
+        folded = self.rules.aliases.folded
         rows = [
-            (*split(each.url), each.url, each.size, each.modified.timestamp())
+            (*folded(each.url), each.url, each.size, each.modified.timestamp())
             for each in objects
             # What ends in a slash stands for a folder; a list may be of a whole bucket.
             if not each.url.endswith("/") and self._is_seen(each.url)
@@ -302,10 +303,10 @@ class Audit:
 
     def _learn(self) -> None:
         """Index what was reached since this was last done."""
-        split = self.rules.aliases.split
+        folded = self.rules.aliases.folded
         self._database.execute("BEGIN")
         self._database.executemany(
-            "INSERT INTO known VALUES (?, ?, ?)", ((*split(path), path) for path in self.reached.added())
+            "INSERT INTO known VALUES (?, ?, ?)", ((*folded(path), path) for path in self.reached.added())
         )
         self._database.execute("COMMIT")
         self._database.execute("CREATE INDEX IF NOT EXISTS known_path ON known (path)")

@@ -239,7 +239,11 @@ class _Run:
             self.base = base
 
     def finish(self, base_url: str) -> _Finished:
-        """Put back what was dropped unseen, wait, and remove files."""
+        """Put back what was dropped unseen, wait, and remove files.
+
+        Raises:
+            SafetyError: a ref is dropped again and again, or what was noted is none of the table's metadata files.
+        """
         now = self._now()
         try:
             base = replace(now, table=at(now.table, base_url))
@@ -248,6 +252,11 @@ class _Run:
             events.emit("expiry.forgotten", self.table.identifier, metadata=base_url)
             self.held.turn.note(**{EXPIRY: ""})
             return _Finished()
+        if base.uuid != now.uuid:
+            raise SafetyError(
+                f"{base_url}, which an earlier expiry of {now.identifier} noted, is of another table: somebody has "
+                "changed the note. No file was removed"
+            )
         done = _Finished()
         if gone_since(base.table, now.table):
             names = self._put_back(base)
@@ -340,8 +349,7 @@ class _Sorting:
         return True
 
     def _why_not(self, path: str) -> str:
-        inside = any(SPELLINGS.contains(folder, path) for folder in self.folders)
-        if not inside or "/../" in path:  # a local folder would be left by that
+        if not any(SPELLINGS.contains(folder, path) for folder in self.folders):
             return ELSEWHERE
         name = path.rpartition("/")[2]
         return UNDER_WAY if self.under_way and self.under_way.search(name) else ""

@@ -14,6 +14,7 @@ live entries are left out of the list whenever one is written.
 import heapq
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ from lakehouse_pipeline.iceberg.commit import ManifestsRegrouped, fence, regroup
 from lakehouse_pipeline.iceberg.commit_writing import manifest_copy_url, manifest_list_url
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.regrouping import HeadManifest, head_manifests
-from lakehouse_pipeline.ledger.records import new_attempt_id
+from lakehouse_pipeline.ledger.records import ULID, new_attempt_id
 from lakehouse_pipeline.ledger.turns import Turn
 from lakehouse_pipeline.maintenance.lease import Held
 from lakehouse_pipeline.maintenance.plan import LEAST, MOST
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 MANIFESTS_PER_HOUR = 2  # its own, and the one that it shares with its neighbour
 NOTE = "manifests"  # in the lease's record: the batch at work, and the snapshots that its commits assert
+_NOTE = re.compile(rf"{ULID}( -?\d+)*")
 
 
 @dataclass(frozen=True)
@@ -277,11 +279,17 @@ def remove_left_manifests(table: HourlyTable, turn: Turn) -> tuple[str, ...]:
     Raises:
         CommitConflictError: another run has taken the lease over, or rivals won every try to move `main`.
         CommitStateUnknownError: it is not known whether `main` has moved; nothing was removed.
+        SafetyError: the note is none that a rewrite leaves; nothing was removed.
         TransientError: the store did not answer.
     """
     batch, *bases = turn.record.notes.get(NOTE, "").split() or [""]
     if not batch:
         return ()
+    if not _NOTE.fullmatch(turn.record.notes[NOTE]):
+        raise SafetyError(
+            f"{turn.url} notes {turn.record.notes[NOTE]!r} of a manifest rewrite, which none has written: somebody has "
+            "changed it. Nothing is removed"
+        )
     if bases:
         own = f"{batch}-{turn.record.epoch}"  # begins with what is noted, too; of this holder alone
         fence(table.catalog, table.identifier, set(map(int, bases)), batch=own)
@@ -299,4 +307,4 @@ def _beginnings(table: HourlyTable, batch: str) -> list[str]:
     """Give what the names of a batch's files begin with, of whichever of its commits."""
     locations = table.table.location_provider()
     urls = (manifest_copy_url(locations, batch, 0), manifest_list_url(locations, batch))
-    return [url[: url.index(batch) + len(batch)] for url in urls]
+    return [url[: url.rindex(batch) + len(batch)] for url in urls]

@@ -5,7 +5,8 @@ of each batch, written before anything of it is moved, and `objects/` what was m
 deleted where it was once it was asked for again; a sweep that ended in between leaves both.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -13,11 +14,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, SafetyError
+from lakehouse_pipeline.ledger.records import ULID
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import PreconditionFailedError
+from lakehouse_pipeline.object_store.places import SPELLINGS
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 FOLDER = "quarantine"
+_SWEEP, _COPY = re.compile(ULID), re.compile(r"objects/\d{6,}-\d{3,}")  # ids of sweeps, and names of what they moved
 COPIES_AT_ONCE = 16
 SHOWN = 5
 
@@ -110,6 +114,8 @@ class Quarantine:
         Raises:
             SafetyError: its record is none of this version of the software.
         """
+        if not _SWEEP.fullmatch(sweep):
+            return None
         url = self._record_url(sweep)
         try:
             content = self._files.get(url)
@@ -120,6 +126,8 @@ class Quarantine:
             raise SafetyError(
                 f"{url} is no record of a sweep that this version can read; use the one that wrote it"
             ) from None
+        if record.sweep != sweep:
+            raise SafetyError(f"{url} says that it is the record of sweep {record.sweep!r}: somebody has changed it")
         return record, content.answered - content.info.modified
 
     def note(self, record: SweepRecord) -> None:
@@ -155,21 +163,43 @@ class Quarantine:
         self.note(record.model_copy(update={"state": "moved" if record.state == "moving" else "deleted"}))
 
     def batches(self, sweep: str) -> Iterator[Batch]:
-        """Go through what a sweep has moved, or was about to."""
-        for item in self._files.list_objects(f"{self.folder}/{sweep}/moved/"):
-            yield Batch.model_validate_json(self._files.get(item.url).body)
-
-    def restore(self, sweep: str) -> Restored:
-        """Put back what a sweep has moved; what is back is in the quarantine no more.
+        """Go through what a sweep has moved, or was about to.
 
         Raises:
-            SafetyError: there is no such sweep, or nothing of it is left to put back.
+            SafetyError: a record of it is none that a sweep writes.
+        """
+        for item in self._files.list_objects(f"{self.folder}/{sweep}/moved/"):
+            try:
+                batch = Batch.model_validate_json(self._files.get(item.url).body)
+            except ValidationError:
+                raise SafetyError(f"{item.url} is no record of what sweep {sweep} has moved") from None
+            if wrong := next((each.to for each in batch.files if not _COPY.fullmatch(each.to)), None):
+                raise SafetyError(f"{item.url} says that a file was moved to {wrong!r}: somebody has changed it")
+            yield batch
+
+    def restore(self, sweep: str, folders: Collection[str]) -> Restored:
+        """Put back what a sweep has moved; what is back is in the quarantine no more.
+
+        Args:
+            sweep: its id.
+            folders: the table's: what was elsewhere was none of its files.
+
+        Raises:
+            SafetyError: there is no such sweep, or nothing of it is left to put back, or its records are not as sweeps
+                write them; nothing was put back.
             LakehouseError: a file came back as another; nothing of it was removed.
         """
         found = self.find(sweep)
         if found is None or found[0].state not in {"moving", "moved", "restored"}:
             known = ", ".join(f"{each.sweep} ({each.state})" for each, _ in self.sweeps()) or "none"
             raise SafetyError(f"there is no sweep {sweep} that can be undone; there are: {known}")
+        for batch in self.batches(sweep):
+            for each in batch.files:
+                if not any(SPELLINGS.contains(folder, each.url) for folder in folders):
+                    raise SafetyError(
+                        f"sweep {sweep} says that it has moved {each.url!r}, which is not in {' or '.join(folders)}: "
+                        "either the table was there then, or somebody has changed the record. Nothing is put back"
+                    )
         files, size, gone, there = 0, 0, 0, list[str]()
         for batch in self.batches(sweep):
             done = side_by_side(lambda each: self._put_back(sweep, each), batch.files, COPIES_AT_ONCE)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from lakehouse_pipeline import events
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import SafetyError
+from lakehouse_pipeline.iceberg.folders import folders_of
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import new_attempt_id
@@ -21,6 +22,7 @@ from lakehouse_pipeline.maintenance.audit import Audit, AuditReport, SweepRules,
 from lakehouse_pipeline.maintenance.lease import Held
 from lakehouse_pipeline.maintenance.quarantine import Quarantine, Restored, SweepRecord
 from lakehouse_pipeline.object_store.objects import OpenUpload
+from lakehouse_pipeline.object_store.places import SPELLINGS
 from lakehouse_pipeline.object_store.requests import DELETE_PAGE_KEYS
 
 logger = logging.getLogger(__name__)
@@ -161,12 +163,13 @@ def restore(table: HourlyTable, sweep_id: str, held: Held) -> Restored:
     """Undo a sweep: what it has moved is where it was, with the same bytes, unless something else is there.
 
     Raises:
-        SafetyError: there is nothing to undo.
+        SafetyError: there is nothing to undo, or the records of it lead elsewhere; nothing was put back.
         TransientError: the store did not answer; call again.
     """
     held.check()
     events.emit("sweep.restored", table.identifier, sweep=sweep_id)
-    return Quarantine(table.files, table.ledger.folder).restore(sweep_id)
+    folders = folders_of(table.table, SPELLINGS)
+    return Quarantine(table.files, table.ledger.folder).restore(sweep_id, folders)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,8 @@ def _path(url: str) -> str:
     path = next((url.removeprefix(scheme) for scheme in _SCHEMES if url.startswith(scheme)), url)
     if not path.startswith("/"):
         raise ConfigurationError(f"{url!r} is no absolute path; write /folder/file or file:///folder/file")
+    if "\0" in path:
+        raise ConfigurationError(f"{url!r} holds a zero byte, which no path can")
     return path
 
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import io
 import logging
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ RANGE_BYTES = 32 * 1024 * 1024  # one connection of S3 gives about 100 MB/s: fro
 
 logger = logging.getLogger(__name__)
 
+_UNSAYABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # in XML 1.0, escaped or not
 COPIED_AT_ONCE_BYTES = 5 * GIB  # CopyObject takes no more
 
 
@@ -179,10 +181,16 @@ class S3Store:
         self._tries.request("delete", url, lambda: self._requests.delete(url))
 
     def delete_objects(self, urls: list[str]) -> None:
-        """Remove many; of a page, only the keys that failed are sent again."""
+        """Remove many; of a page, only the keys that failed are sent again.
+
+        A key that XML has no words for goes alone: S3 refuses the whole page in which one stands.
+        """
         buckets: dict[str, list[str]] = defaultdict(list)
         for url in dict.fromkeys(urls):
-            buckets[split_url(url)[0]].append(url)
+            if _UNSAYABLE.search(url):
+                self.delete(url)
+            else:
+                buckets[split_url(url)[0]].append(url)
         for found in buckets.values():
             for start in range(0, len(found), DELETE_PAGE_KEYS):
                 self._delete_page(found[start : start + DELETE_PAGE_KEYS])

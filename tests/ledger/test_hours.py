@@ -41,7 +41,9 @@ SEAL = Seal(
     spec_id=0,
     sort_order_id=1,
 )
-ATTEMPT = Attempt(id="A", run_id="run", opened_at=NOW, opened_on=None, replaces="r", source="s", recipe="e", buckets=3)
+ATTEMPT = Attempt(
+    id=new_attempt_id(), run_id="run", opened_at=NOW, opened_on=None, replaces="r", source="s", recipe="e", buckets=3
+)
 RECORDS = {
     "open on a new table": {"state": "open", "epoch": 1, "attempt": ATTEMPT},
     "sealed": {"state": "sealed", "attempt": ATTEMPT.model_copy(update={"seal": SEAL, "opened_on": 2**62})},
