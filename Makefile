@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test test-ends test-full check bench screenshots clean constraints setup-demo setup-dev
+.PHONY: help demo dev test test-ends test-full check audit bench screenshots clean constraints setup-demo setup-dev
 
 # Spark's launcher reads JAVA_HOME; the Java found may be neither the caller's JAVA_HOME nor on PATH.
 RUN = JAVA_HOME="$$(tools/java-home)"
@@ -37,6 +37,9 @@ check: setup-dev ## lint, format, types, layers, and what no file here may name
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/pytest -q tests/test_repository.py
+
+audit: ## known vulnerabilities of the versions in constraints.txt; asks a service on the network, so no part of check
+	@tools/audit $(ARGS)
 
 bench: setup-dev ## every benchmark, and docs/benchmarks.md of them; ARGS="append sweep" are these
 	@$(RUN) .venv/bin/python -m benchmarks $(ARGS)

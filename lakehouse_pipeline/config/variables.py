@@ -30,6 +30,7 @@ def expand(
         escape: applied to a variable's value before it is put in.
     """
     problems: list[Problem] = []
+    variables: dict[KeyPath, tuple[str, str]] = {}
 
     def at(value: object, path: KeyPath) -> object:
         if isinstance(value, dict):
@@ -40,12 +41,18 @@ def expand(
             return value
         found = [document.problem(path, message) for message in _problems(value, environ)]
         problems.extend(found)
-        return Refused(value) if found else _VARIABLE.sub(lambda match: escape(environ[match[1]]), value)
+        if found:
+            return Refused(value)
+        text = _VARIABLE.sub(lambda match: escape(environ[match[1]]), value)
+        if text != value:
+            variables[path] = (text, value)
+        return text
 
     if document.tree is None:
         return document
     tree = {key: at(value, (key,)) for key, value in document.tree.items()}
-    return replace(document, tree=tree, problems=(*document.problems, *problems))
+    known = {**document.variables, **variables}
+    return replace(document, tree=tree, problems=(*document.problems, *problems), variables=known)
 
 
 def _problems(text: str, environ: Mapping[str, str]) -> Iterator[str]:

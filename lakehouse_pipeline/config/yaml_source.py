@@ -36,15 +36,20 @@ class Document:
         tree: mappings, lists, text and `Refused`; None if the file is no YAML mapping at all.
         lines: the line of every key and list item, from 1; the root is `()`.
         problems: what was refused so far.
+        variables: of values that variables were put into, the text, and what is written in the file in its place.
     """
 
     label: str
     tree: Mapping[str, object] | None = field(default=None, repr=False)  # may hold values of variables
     lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
     problems: tuple[Problem, ...] = ()
+    variables: Mapping[KeyPath, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     def problem(self, path: KeyPath, message: str) -> Problem:
-        """Say what is wrong at `path`, on its line or on that of its nearest parent."""
+        """Say what is wrong at `path`, on its line or on that of its nearest parent, with variables as written."""
+        for place, (text, written) in self.variables.items():
+            if text and place[: len(path)] == path[: len(place)]:
+                message = message.replace(repr(text), repr(written)).replace(text, written)
         nearest = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in self.lines), ())
         return Problem(self.label, self.lines.get(nearest, 1), key_text(path), message)
 

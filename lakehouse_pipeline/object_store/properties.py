@@ -74,7 +74,7 @@ class PropertyReading:
         if text is None:
             return None
         if text.lower() not in TRUE + FALSE:
-            self.problems.append(f"{name}: {text!r} is neither true nor false")
+            self.problems.append(f"{name}: is neither true nor false")
         return text.lower() in TRUE
 
     def choice(self, *names: str, among: Mapping[str, Value]) -> Value | None:
@@ -83,7 +83,7 @@ class PropertyReading:
         if text is None:
             return None
         if text.lower() not in among:
-            self.problems.append(f"{names[0]}: {text!r} is none of {', '.join(among)}")
+            self.problems.append(f"{names[0]}: is none of {', '.join(among)}")
         return among.get(text.lower())
 
     def number(self, name: str, kind: Callable[[str], Value], default: Value, least: float) -> Value:
@@ -94,10 +94,10 @@ class PropertyReading:
         try:
             value = kind(text)
         except ValueError:
-            self.problems.append(f"{name}: {text!r} is no number")
+            self.problems.append(f"{name}: is no number")
             return default
         if not value >= least:  # type: ignore[operator]  # int and float only; also refuses NaN
-            self.problems.append(f"{name}: {text} is below {least:g}")
+            self.problems.append(f"{name}: is below {least:g}")
             return default
         return value
 

@@ -134,7 +134,7 @@ def read_settings(properties: Mapping[str, Any]) -> S3Settings:
 
 
 def _connection(reading: PropertyReading, threads: int) -> S3Connection:
-    endpoint = reading.text("s3.endpoint")
+    endpoint = _endpoint(reading)
     vending = read_vending(reading)
     credentials, role = _credentials(reading), _role(reading)
     return S3Connection(
@@ -152,6 +152,15 @@ def _connection(reading: PropertyReading, threads: int) -> S3Connection:
         role=None if vending else role,
         vending=vending,
     )
+
+
+def _endpoint(reading: PropertyReading) -> str | None:
+    """Read where S3 is; botocore says it in its errors, and signs with nothing that stands in it."""
+    endpoint = reading.text("s3.endpoint")
+    if endpoint and "@" in endpoint:
+        reading.problems.append("s3.endpoint: holds a user or a password, which S3 does not ask for: take them out")
+        return None
+    return endpoint
 
 
 def _credentials(reading: PropertyReading) -> dict[str, str | None]:

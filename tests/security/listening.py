@@ -1,8 +1,10 @@
 """Who listens where, asked of the kernel: Linux tells it in /proc."""
 
 import ipaddress
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LISTENS = "0A"  # TCP_LISTEN of <linux/tcp_states.h>
@@ -26,6 +28,28 @@ def addresses(pids: set[int]) -> set[str]:
 def beyond_loopback(pids: set[int]) -> set[str]:
     """Give those of them that other machines reach."""
     return {each for each in addresses(pids) if not _host(each).is_loopback}
+
+
+@contextmanager
+def running(*command: str) -> Iterator[set[int]]:
+    """Run a command of Python's until it has said a line, and give its processes; it ends with its input."""
+    with subprocess.Popen(
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        while (line := process.stdout.readline()) and "ready" not in line and "->" not in line:
+            pass
+        assert line, "it has ended"
+        yield family(process.pid)
+        process.stdin.close()
+        process.terminate()
+
+
+def assert_loopback(pids: set[int]) -> None:
+    """Something listens, and nothing beyond loopback."""
+    assert addresses(pids)
+    assert beyond_loopback(pids) == set()
 
 
 def _parent(stat: Path) -> int:
