@@ -75,3 +75,10 @@ def test_values_of_variables_are_escaped() -> None:
 def test_no_problem_shows_a_value_of_a_variable() -> None:
     """A variable may hold a secret, also beside one that is not set."""
     assert "one" not in repr(_value("${A}${NOPE}"))
+
+
+def test_a_problem_shows_a_variable_as_it_is_written() -> None:
+    """Its value may be a secret that stands in the wrong place: of a wrong age or number, too, it was shown before."""
+    document = _value("${B_2} days")
+    told = document.problem(("k",), "'two days' is no age (two days)")
+    assert str(told) == "f:1: k: '${B_2} days' is no age (${B_2} days)"

@@ -50,7 +50,14 @@ def test_the_page_and_what_it_starts(tmp_path: Path, command: list[str]) -> None
     told = {name: value for name, value in os.environ.items() if name not in {"DAGSTER_HOME", "LAKEHOUSE_CONFIG"}}
     with (
         (tmp_path / "dev.log").open("ab") as log,
-        subprocess.Popen([sys.executable, *command, str(port)], cwd=tmp_path, env=told, stdout=log, stderr=log) as dev,
+        subprocess.Popen(
+            [sys.executable, *command, str(port)],
+            cwd=tmp_path,
+            env=told,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as dev,
     ):
         try:
             wait_for(page, dev)
@@ -58,8 +65,12 @@ def test_the_page_and_what_it_starts(tmp_path: Path, command: list[str]) -> None
             assert f"127.0.0.1:{port}" in addresses(pids)
             assert beyond_loopback(pids) == set()
         finally:
-            dev.send_signal(signal.SIGINT)
-            dev.wait(ENDS_WITHIN_S)
+            os.killpg(dev.pid, signal.SIGINT)  # as a terminal does: all that it has started hears it
+            try:
+                dev.wait(ENDS_WITHIN_S)
+            finally:
+                if dev.poll() is None:
+                    os.killpg(dev.pid, signal.SIGKILL)
 
 
 def wait_for(page: Page, dev: subprocess.Popen[bytes]) -> None:

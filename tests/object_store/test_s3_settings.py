@@ -214,3 +214,10 @@ def test_the_documentation_has_every_name() -> None:
     named = {*reading._known, *(name.rstrip(".") for name in (*REFUSED, *WITHOUT_EFFECT))}
     assert "s3.endpoint" in named
     assert sorted(name for name in named if name not in text) == []
+
+
+def test_an_endpoint_with_a_password_is_refused_without_it() -> None:
+    """Errors of botocore name the endpoint."""
+    with pytest.raises(ConfigurationError, match=r"s3\.endpoint: holds a user or a password") as caught:
+        read_settings({"s3.endpoint": "http://me:PASS@localhost:1"})
+    assert "PASS" not in str(caught.value)
