@@ -234,7 +234,8 @@ class _CommitLoop:
         """Give the last commit sent, if it still fits the table."""
         if not self.sent or self.sent[-1].snapshot.sequence_number != table.metadata.next_sequence_number():
             return None
-        return self.sent[-1] if self.sent[-1].base == head(table) else None
+        last = self.sent[-1]
+        return last if (last.base, last.table_uuid) == (head(table), str(table.metadata.table_uuid)) else None
 
     def _build(self, table: Table) -> Built | None:
         built = self.build(table, batch_name(self.batch, next(self.places)), self.sent[-1] if self.sent else None)

@@ -218,6 +218,22 @@ def test_a_dropped_table_is_said(lake: Lake, scripted: ScriptedCatalog) -> None:
         lake.replace(sealed)
 
 
+def test_a_commit_does_not_land_in_a_table_that_was_made_again(scripted: ScriptedCatalog) -> None:
+    """Under the same name, and like the old one without a snapshot, while the commit was on its way."""
+    lake = Lake.create(scripted)
+    sealed, old = lake.seal(TEN, [1]), lake.now.table
+
+    def made_again(send: Send) -> CommitTableResponse:
+        scripted.drop_table(lake.identifier)
+        scripted.create_table(lake.identifier, old.schema(), location=old.location(), partition_spec=old.spec())
+        return send()
+
+    scripted.script = [made_again]
+    with pytest.raises(SafetyError, match="was written for another table of this name"):
+        lake.replace(sealed)
+    assert lake.now.head is None
+
+
 @pytest.mark.parametrize("refuses", ["-m0.avro", "snap-"], ids=["manifest copy", "manifest list"])
 def test_a_store_that_takes_no_metadata_leaves_none(lake: Lake, scripted: ScriptedCatalog, refuses: str) -> None:
     """Where the commit's own files cannot be written, nothing is sent and those that were written are gone."""
