@@ -483,3 +483,29 @@ def test_a_commit_in_flight_that_nobody_remembers_lands_whole(sql: SqlNetwork, p
         committing.result(PATIENCE_S)
     close_attempts(sql.far.now, lambda _run: True, grace=timedelta(0))
     assert (sql.far.rows(), sql.far.missing(), sql.far.unreached()) == ({TEN.key: [1, 2]}, set(), set())
+
+
+def test_a_commit_in_flight_is_fenced_by_who_finds_its_record_lost(sql: SqlNetwork) -> None:
+    """Two knew of the attempt; one has a commit of it on its way while the other gives it up, and no record tells."""
+    sql.far.put(ELEVEN, [9])
+    hand = sealed(sql.near, TEN, [1, 2])
+    other = in_hand(sql.far, TEN)
+    with in_flight(hand, sql.hold(landed=False)) as committing:
+        lose_ledger(sql.far, "")
+        other.settle(CommitConflictError("the hour was changed"))
+    with pytest.raises(CommitConflictError):
+        committing.result(PATIENCE_S)
+    assert_settled(sql.far, {ELEVEN.key: [9]})
+
+
+def test_a_commit_in_flight_of_a_stray_never_lands(sql: SqlNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record is lost, and a sensor closes what its marker tells of: it is refused when it arrives."""
+    sql.far.put(ELEVEN, [9])
+    hand = sealed(sql.near, TEN, [1, 2])
+    monkeypatch.setattr("lakehouse_pipeline.backfill.leftovers.LEASE", -timedelta(seconds=1))
+    with in_flight(hand, sql.hold(landed=False)) as committing:
+        lose_ledger(sql.far, "hours/")
+        assert close_attempts(sql.far.now, lambda _run: True) == [hand.attempt.id]
+    with pytest.raises(CommitConflictError):
+        committing.result(PATIENCE_S)
+    assert_settled(sql.far, {ELEVEN.key: [9]})

@@ -31,3 +31,16 @@ def test_a_source_of_nothing_but_rejects_is_refused(transformed: TableSpec) -> N
 def test_rows_of_other_hours_are_rows(transformed: TableSpec) -> None:
     """A file whose good rows are all of other hours is read as it should be."""
     assert check_rows(transformed, rows=0, rows_read=0, rejected=3, left=2).figures["left"] == 2
+
+
+@pytest.mark.parametrize("rows", [9, 11], ids=["lost", "doubled"])
+def test_rows_that_were_lost_or_doubled_are_refused(rows: int) -> None:
+    """Where nothing transforms them, as many are written as were read."""
+    with pytest.raises(CheckFailedError, match=f"10 rows were read and {rows} written"):
+        check_rows(spec_of(EVENTS, {}), rows=rows, rows_read=10, rejected=0)
+
+
+def test_a_transform_that_leaves_nothing_is_refused(transformed: TableSpec) -> None:
+    """An hour whose rows all go is more likely a wrong join than an empty hour."""
+    with pytest.raises(CheckFailedError, match="10 rows were read, and the transform left none"):
+        check_rows(transformed, rows=0, rows_read=10, rejected=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pyiceberg.table import Table
@@ -10,14 +11,16 @@ from lakehouse_pipeline.backfill import leftovers
 from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError, commit_together
 from lakehouse_pipeline.backfill.close import close
 from lakehouse_pipeline.backfill.leftovers import Orphans, close_attempts, find_orphans
-from lakehouse_pipeline.backfill.sealed import offered_by_others
+from lakehouse_pipeline.backfill.sealed import commit_sealed, offered_by_others
 from lakehouse_pipeline.errors import CommitConflictError, SafetyError, TransientError
+from lakehouse_pipeline.iceberg.commit import RivalsWonError
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.ledger import turns
+from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Marker
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
-from tests.backfill.hands import new_attempt, sealed
+from tests.backfill.hands import in_hand, new_attempt, opened, seal, sealed
 from tests.iceberg.lake import ELEVEN, MEGABYTE, TEN, Lake
 
 pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
@@ -105,6 +108,16 @@ def test_passes_end_with_one_that_finds_nothing(lake: Lake, *, named: bool) -> N
     assert lake.stored("_lakehouse") == set()
 
 
+def test_the_second_pass_waits_for_its_grace(lake: Lake) -> None:
+    """Who writes on may do so for an hour: what it puts is found because its marker is still there."""
+    attempt = attempt_with(lake, files=1)
+    close(lake.now, Marker(hour=TEN.key, attempt=attempt, closed=True))
+    assert close_attempts(lake.now, lambda _run_id: True) == []
+    put(lake, attempt, 1)
+    second_pass(lake)
+    assert lake.stored("data") == set()
+
+
 def test_the_layout_is_the_attempts(lake: Lake) -> None:
     """Files are where the table's properties put them when the attempt was opened, whatever they are now."""
     attempt = attempt_with(lake, files=2)
@@ -130,6 +143,35 @@ def test_a_late_opening_of_a_stray_is_refused(lake: Lake, monkeypatch: pytest.Mo
     assert lake.now.strays() == []
     left = [item.url.removeprefix(lake.now.ledger.folder) for item in lake.now.files.list_objects(lake.now.location)]
     assert [url for url in left if url.startswith(("/claims/", "/open/"))] == []
+
+
+def test_an_attempt_that_is_about_to_be_opened_is_no_stray(lake: Lake) -> None:
+    """Its marker comes before its record: for a lease nobody knows that it will not come."""
+    attempt = attempt_with(lake, files=0)
+    lake.now.ledger.mark(Marker(hour=TEN.key, attempt=attempt))
+    assert close_attempts(lake.now, lambda _run_id: True) == []
+
+
+def test_an_attempt_is_marked_before_its_record_says_so(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies in between has left what finds it."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    hand, attempt = in_hand(lake, TEN), new_attempt(lake.now, TEN)
+    monkeypatch.setattr(HourLedger, "advance", dies)
+    with pytest.raises(KeyboardInterrupt):
+        hand.open(attempt)
+    assert [each.marker.attempt.id for each in lake.now.ledger.marked()] == [attempt.id]
+
+
+def test_what_was_closed_cannot_be_sealed(lake: Lake) -> None:
+    """A run that was taken for ended is told so when it comes to its seal, and leaves nothing."""
+    hand = opened(lake, TEN)
+    assert close_attempts(lake.now, lambda _run_id: True) == [hand.attempt.id]
+    with pytest.raises(CommitConflictError):
+        seal(lake, hand, [1])
+    assert lake.stored("data") == set()
 
 
 def test_a_fence_that_was_never_sent_is_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +234,69 @@ def test_a_sealed_attempt_is_not_closed_with_its_run(lake: Lake) -> None:
     assert (record.state, record.outcome and record.outcome.kind) == ("sealed", "cancelled")
 
 
+def test_an_attempt_that_may_be_sealed_is_not_closed_with_its_run(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the answer to the seal was lost, nothing is removed: whoever comes next finds it sealed."""
+    hand, write, lost = opened(lake, TEN), LakehouseFileIO.put, list[str]()
+
+    def loses_an_answer(files: LakehouseFileIO, url: str, *told: Any, **more: Any) -> ObjectInfo:
+        info = write(files, url, *told, **more)
+        if "/hours/" in url and not lost:
+            lost.append(url)
+            raise TransientError("no answer")
+        return info
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LakehouseFileIO, "put", loses_an_answer)
+        with pytest.raises(TransientError):
+            seal(lake, hand, [1])
+    (told,) = commit_sealed(lake.now, lambda _run_id: True)
+    assert told.committed
+    assert lake.rows() == {TEN.key: [1]}
+
+
+def test_a_sealed_attempt_is_not_opened_over(lake: Lake) -> None:
+    """Its commit may be on its way: it is given up first, or goes on."""
+    hand = sealed(lake, TEN, [1])
+    with pytest.raises(SafetyError, match="is sealed"):
+        in_hand(lake, TEN).open(new_attempt(lake.now, TEN))
+    hand.commit()
+    assert lake.rows() == {TEN.key: [1]}
+
+
+def test_an_attempt_in_other_hands_is_not_closed_by_who_lost_it(lake: Lake) -> None:
+    """Another run has resumed it, and is about to commit it: its files stay."""
+    stale, other = sealed(lake, TEN, [1]), in_hand(lake, TEN, "other")
+    other.resume()
+    stale.settle(CommitConflictError("another run has the hour"))
+    other.commit()
+    assert (lake.rows(), lake.missing()) == ({TEN.key: [1]}, set())
+
+
+def test_only_what_is_sealed_is_abandoned(lake: Lake) -> None:
+    """An open attempt is its run's, which closes it."""
+    hand = opened(lake, TEN)
+    with pytest.raises(SafetyError, match="only a sealed one can be abandoned"):
+        in_hand(lake, TEN).abandon("not wanted")
+    seal(lake, hand, [1]).commit()
+    assert lake.rows() == {TEN.key: [1]}
+
+
+def test_an_attempt_that_lost_to_rivals_stays_sealed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has changed its hour: whoever comes next commits it."""
+    hand = sealed(lake, TEN, [1])
+
+    def lose(*_: object, **__: object) -> None:
+        raise RivalsWonError("rivals won every try")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lakehouse_pipeline.iceberg.hourly.replace_hours", lose)
+        with pytest.raises(RivalsWonError):
+            hand.commit()
+    (told,) = commit_sealed(lake.now, lambda _run_id: True)
+    assert told.committed
+    assert lake.rows() == {TEN.key: [1]}
+
+
 def test_an_hour_is_not_twice_in_a_commit(lake: Lake) -> None:
     """A run that slept past its lease may hold what it took from another run's offer: nothing is sent."""
     stale = sealed(lake, TEN, [1])
@@ -241,6 +346,15 @@ def test_one_turn_at_a_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None
     assert ledger.turn("committer", "third").take(lambda _run_id: False)
     monkeypatch.setattr(turns, "LEASE", timedelta(seconds=-1))
     assert ledger.turn("committer", "fourth").take(lambda _run_id: False)
+
+
+def test_a_turn_that_was_taken_again_is_another(lake: Lake) -> None:
+    """A step of a run that is tried again has the run's own name: the first try has lost the turn all the same."""
+    first, again = lake.now.ledger.turn("committer", "run"), lake.now.ledger.turn("committer", "run")
+    assert first.take(lambda _run_id: False)
+    assert first.holds()
+    assert again.take(lambda _run_id: False)
+    assert (first.holds(), again.holds()) == (False, True)
 
 
 def test_orphans_are_those_that_nobody_needs(lake: Lake) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pyiceberg.types import StringType
 
 from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.leftovers import close_attempts, is_due
@@ -154,3 +155,14 @@ def test_who_asks_for_the_commit_leaves_the_record_as_it_is(lake: Lake) -> None:
     (told,) = commit_sealed(lake.now, lambda _run: False)
     assert isinstance(told.error, NeverCommittedError)
     assert in_hand(lake, TEN).held.age > DAY / 2
+
+
+def test_one_of_another_schema_is_not_committed(lake: Lake) -> None:
+    """Its rows lack what the table has since: the hour's next run writes them anew."""
+    sealed(lake, TEN, [1, 2])
+    with lake.now.table.update_schema() as change:
+        change.add_column("more", StringType())
+    (told,) = commit_sealed(lake.now, lambda _run: True)
+    assert isinstance(told.error, NeverCommittedError)
+    assert "was written for schema 0" in str(told.error)
+    assert lake.rows() == {}

@@ -1,5 +1,6 @@
 """Replacing hours: atomic, idempotent, commutative, and of no effect on the neighbours."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -273,6 +274,15 @@ def test_a_seal_of_another_table_is_refused(catalog: Catalog) -> None:
     )
     with pytest.raises(SafetyError, match="another table of this name"):
         lake.replace(sealed)
+
+
+def test_a_seal_of_a_spec_that_is_gone_is_refused(lake: Lake) -> None:
+    """Nobody could tell of which hours its files are."""
+    sealed = lake.seal(TEN, [1])
+    other = replace(sealed, seal=sealed.seal.model_copy(update={"spec_id": 99}))
+    with pytest.raises(SafetyError, match="was written for a partition spec that is gone"):
+        lake.replace(other)
+    assert lake.rows() == {}
 
 
 @pytest.mark.parametrize("hour", ["event time", "2nd", "time-of-event", "zeit_ü", "時刻"])

@@ -193,6 +193,32 @@ def test_a_lost_answer_does_not_lose_the_hour(book: Ledger, monkeypatch: pytest.
     assert (held.record.version, held.record.stage) == (3, "check")
 
 
+def test_a_lost_answer_does_not_win_the_hour_back(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote the record without an answer, and finds another's there, has lost the hour."""
+    held = book.hour(TEN)
+
+    def away(*_: object, **__: object) -> None:
+        raise TransientError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LakehouseFileIO, "put", away)
+        with pytest.raises(TransientError):
+            held.advance(state="open", epoch=1)
+    rival = book.hour(TEN)
+    rival.advance(state="open", epoch=2)
+    with pytest.raises(CommitConflictError):
+        held.advance(state="idle")
+    assert book.hour(TEN).record == rival.record
+
+
+def test_a_lease_is_of_one_attempt(book: Ledger) -> None:
+    """It is not renewed for one that is under way no more."""
+    held = book.hour(TEN)
+    held.advance(state="open", attempt=ATTEMPT)
+    assert not held.renew("another", "etl")
+    assert book.hour(TEN).record.version == 1
+
+
 def test_markers_tell_their_attempt_and_age(book: Ledger) -> None:
     """Of one hour or of all; a marker that was removed is not met."""
     book.mark(Marker(hour=TEN.key, attempt=ATTEMPT))

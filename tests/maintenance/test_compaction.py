@@ -24,7 +24,7 @@ from lakehouse_pipeline.maintenance import rewrite
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look
 from lakehouse_pipeline.maintenance.rewrite import ProofError
 from lakehouse_pipeline.status.picture import hour_status
-from tests.backfill.hands import in_hand, new_attempt
+from tests.backfill.hands import in_hand, new_attempt, opened, seal
 from tests.iceberg.lake import ELEVEN, EVENTS, MEGABYTE, TEN, Lake, in_bucket, spec_of
 from tests.iceberg.lake import events as rows_of
 from tests.projects import HOUR, Project, row, strays
@@ -206,6 +206,17 @@ def test_what_changed_since_the_plan_is_left(lake: Lake) -> None:
     (done,) = compact(Warehouse(lake.catalog, lake.now.files), spec, plan, "compactor")
     assert isinstance(done.error, CommitConflictError)
     assert "has changed since the plan was made" in str(done.error)
+    assert lake.rows()[TEN.key] == [50]
+
+
+def test_an_hour_that_a_run_has_begun_is_left(lake: Lake) -> None:
+    """Since the plan; its attempt goes on."""
+    spec = spec_of(EVENTS, {"table": lake.identifier})
+    plan = look(MaintenanceSettings(), spec, lake.now)
+    hand = opened(lake, TEN)
+    (done,) = compact(Warehouse(lake.catalog, lake.now.files), spec, plan, "compactor")
+    assert "has changed since the plan was made" in str(done.error)
+    seal(lake, hand, [50]).commit()
     assert lake.rows()[TEN.key] == [50]
 
 

@@ -415,6 +415,24 @@ def test_the_metadata_file_of_an_earlier_run_is_gone(lake: Lake) -> None:
     assert lake.missing() == set()
 
 
+def test_a_log_that_does_not_go_back_far_enough(catalog: Catalog) -> None:
+    """Killed after the commit, and others have committed since: which refs went with it nobody can tell any more."""
+    keep = {"write.metadata.delete-after-commit.enabled": "false", "write.metadata.previous-versions-max": "1"}
+    lake = filled(Lake.create(catalog, properties=keep))
+
+    def dies() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        expired_while(lake, "expiry.committed", dies)
+    for number in range(3):
+        lake.append(rows_of(TEN, [50 + number]))
+    before = lake.unreached()
+    with pytest.raises(SafetyError, match="the metadata log does not tell what the expiry replaced"):
+        expired(lake, timedelta(0))
+    assert lake.unreached() == before != set()
+
+
 def test_another_run_takes_the_lease(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the next renewal on no file is removed; the next run removes them all."""
     monkeypatch.setattr(leases, "RENEW_EVERY", timedelta(milliseconds=50))
@@ -486,6 +504,19 @@ def test_files_from_elsewhere_are_left(lake: Lake, tmp_path: Path) -> None:
     assert done.files.left == {ELSEWHERE: 1}
     assert lake.now.files.head(elsewhere) is not None
     assert_whole(lake)
+
+
+def test_a_path_that_leads_out_of_the_folders_is_left(local: Lake, tmp_path: Path) -> None:
+    """It begins as those of the table do, and is a file of another folder's."""
+    elsewhere = tmp_path / "warehouse" / "elsewhere.parquet"
+    pq.write_table(pa.Table.from_batches([rows_of(TEN, [5])]), elsewhere)
+    folder = local.now.location.removeprefix("file://")
+    up = "../" * len(Path(folder).relative_to(tmp_path / "warehouse").parts)
+    local.now.table.add_files([f"{local.now.location}/{up}elsewhere.parquet"])
+    assert local.rows()[TEN.key] == [2, 5, 12]
+    local.put(TEN, [2, 12])
+    assert expired(local).files.left == {ELSEWHERE: 1}
+    assert elsewhere.exists()
 
 
 def test_a_manifest_that_is_reached_is_gone(any_lake: Lake) -> None:
@@ -631,6 +662,21 @@ def test_an_answer_that_never_comes(scripted: ScriptedCatalog) -> None:
     assert unfinished(lake.now) != ""
     assert expired(lake).committed
     assert_whole(lake)
+
+
+def test_a_lost_lease_sends_no_second_expiry(scripted: ScriptedCatalog) -> None:
+    """Taken while the first was on its way: the next holder finishes what may have begun."""
+    lake = filled(Lake.create(scripted))
+
+    def taken(_send: Any) -> Any:
+        assert lake.now.ledger.turn("maintenance", "another run").take(lambda _run_id: True)
+        raise OSError("no answer")
+
+    scripted.script, scripted.commits = [taken], 0
+    with pytest.raises(CommitStateUnknownError, match="may still land"):
+        expired(lake)
+    assert scripted.commits == 1
+    assert len(ids(lake)) == 4
 
 
 def test_an_answer_that_comes_when_nobody_waits(scripted: ScriptedCatalog) -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -16,14 +17,16 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import CommitTableResponse
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.cli.main import main
-from lakehouse_pipeline.errors import SafetyError
+from lakehouse_pipeline.errors import SafetyError, TransientError
 from lakehouse_pipeline.iceberg.event_time import ANY, HourSpan
 from lakehouse_pipeline.iceberg.manifests import EXISTING, manifests_of
 from lakehouse_pipeline.iceberg.regrouping import HeadManifest
-from lakehouse_pipeline.maintenance.lease import maintaining
+from lakehouse_pipeline.maintenance.lease import Held, maintaining
 from lakehouse_pipeline.maintenance.manifests import (
     ManifestPlan,
     look,
@@ -41,6 +44,7 @@ from tests.iceberg.lake import (
     sealed_by,
 )
 from tests.iceberg.lake import events as rows_of
+from tests.iceberg.scripted import ScriptedCatalog, Send
 from tests.maintenance.lone_manifests import SMALL, LoneRewrite, live_entries, manifests_by_hour, rewritten, statuses
 from tests.maintenance.test_compaction import compacted, put
 from tests.projects import Project, row
@@ -305,6 +309,23 @@ def test_a_rival_that_does_the_same(lake: Lake) -> None:
     assert lake.unreached() == lake.missing() == set()
 
 
+def test_a_store_that_is_away_costs_no_manifest(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a try took over from the one before it stays where that try is not sent: the next one takes it over."""
+    check, asked = Held.check, list[bool]()
+
+    def away_once(held: Held) -> None:
+        asked.append(True)
+        if len(asked) == 2:
+            raise TransientError("no answer")
+        check(held)
+
+    monkeypatch.setattr(Held, "check", away_once)
+    heard = rewritten_while(lake, "commit.sent", lambda: lake.append(rows_of(TEN, [50])))
+    assert (len(asked), names(heard, "manifests.written")) == (3, 1)
+    assert lake.rows()[TEN.key] == [0, 50, 100]
+    assert lake.unreached() == lake.missing() == set()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What a rewrite that was killed has left
 # ---------------------------------------------------------------------------------------------------------------------
@@ -353,6 +374,27 @@ def test_what_is_killed_leaves_nothing(lake: Lake, at: str) -> None:
     assert live_entries(lake) == before
     assert lake.rows() == rows
     assert manifest_count(lake) == 1
+
+
+def test_a_rewrite_on_its_way_is_fenced(tmp_path: Path) -> None:
+    """Whoever removes what a killed one has left moves `main` first: its commit is refused when it arrives."""
+    place = {"uri": f"sqlite:///{tmp_path}/c.db", "warehouse": f"file://{tmp_path}/w"}
+    late = list[Send]()
+
+    def hold(send: Send) -> CommitTableResponse:
+        late.append(send)
+        raise KeyboardInterrupt
+
+    with closing(ScriptedCatalog("scripted", **place)) as scripted:
+        lake = filled(Lake.create(scripted))
+        rows, scripted.script = lake.rows(), [hold]
+        with pytest.raises(KeyboardInterrupt):
+            rewritten(lake, "killed")
+        with maintaining(lake.now, "sweep", "next", lambda _run_id: True) as held:
+            assert len(remove_left_manifests(lake.now, held.turn)) == 2  # a manifest and its list
+        with pytest.raises(CommitFailedException):
+            late[0]()
+        assert (lake.rows(), lake.missing(), lake.unreached()) == (rows, set(), set())
 
 
 def test_lists_that_lie_are_refused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

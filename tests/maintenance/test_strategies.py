@@ -26,6 +26,7 @@ from lakehouse_pipeline.maintenance import rewrite
 from lakehouse_pipeline.maintenance.compaction import compact, look
 from lakehouse_pipeline.maintenance.merging import latest_by_key
 from lakehouse_pipeline.maintenance.rewrite import ProofError
+from lakehouse_pipeline.object_store.checksums import ChecksumMismatchError
 from lakehouse_pipeline.status.picture import hour_status
 from tests.backfill.hands import in_hand
 from tests.iceberg.lake import EVENTS, MEGABYTE, TEN, TWELVE, Lake, columns, spec_of
@@ -311,6 +312,19 @@ def test_a_copy_of_files_whose_manifest_lies(lake: Lake) -> None:
     (done,) = compact(Warehouse(lake.catalog, table.files), spec, lying, "compactor")
     assert isinstance(done.error, SafetyError)
     assert "has 1 rows, and 2 by its manifest; nothing was copied" in str(done.error)
+    assert len(data(lake)) == FILES
+    assert left_over(lake) == set()
+
+
+def test_a_copy_of_damaged_row_groups(lake: Lake) -> None:
+    """A bit that flipped since they were written makes no new file: none of it is decoded, so that sums tell."""
+    path = data(lake)[0]
+    body = bytearray(stored(lake, path))
+    body[40] ^= 1
+    lake.now.files.put(path, bytes(body))
+    done = compacted(lake, **COPY)[TEN]
+    assert isinstance(done.error, ChecksumMismatchError)
+    assert path in str(done.error)
     assert len(data(lake)) == FILES
     assert left_over(lake) == set()
 

@@ -21,7 +21,7 @@ from pyiceberg.table.update import SetPartitionStatisticsUpdate
 from lakehouse_pipeline import events
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
-from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, SafetyError
+from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, LakehouseError, SafetyError
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.leases import LeaseHeldError
@@ -31,6 +31,8 @@ from lakehouse_pipeline.maintenance.lease import maintaining
 from lakehouse_pipeline.maintenance.listing import list_side_by_side
 from lakehouse_pipeline.maintenance.quarantine import Quarantine
 from lakehouse_pipeline.maintenance.sweep import Swept, audit_table, last_audit, purge, restore, sweep
+from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.objects import ObjectInfo
 from lakehouse_pipeline.object_store.places import Aliases
 from tests.backfill.hands import in_hand, new_attempt, opened, seal
 from tests.iceberg.lake import ELEVEN, EVENTS, TEN, TWELVE, Lake, spec_of
@@ -396,6 +398,27 @@ def test_an_upload_of_an_attempt_that_has_begun_meanwhile_goes_on(s3_catalog: Ca
     assert (len(told.report.uploads), told.uploads) == (1, 0)
 
 
+def test_a_lost_lease_ends_a_sweep_before_its_uploads(
+    s3_catalog: Catalog, seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is aborted by who no longer holds it."""
+    lake = Lake.create(s3_catalog)
+    lake.put(TEN, [1])
+    key = lake.now.location.removeprefix("s3://plain/")
+    boto(seaweed).create_multipart_upload(Bucket="plain", Key=f"{key}/data/leaked.parquet")
+    look = Audit.look
+
+    def and_then(audit: Audit) -> None:
+        look(audit)
+        assert len(audit.report.uploads) == 1
+        assert lake.now.ledger.turn("maintenance", "another").take(lambda _: True)
+
+    monkeypatch.setattr(Audit, "look", and_then)
+    with pytest.raises(CommitConflictError, match="taken the maintenance lease"):
+        swept(lake)
+    assert len(list(lake.now.files.list_uploads(f"{lake.now.location}/"))) == 1
+
+
 @pytest.mark.parametrize(
     "does",
     [
@@ -609,6 +632,22 @@ def test_a_file_that_is_committed_while_the_folders_are_listed_is_reached(
     assert lake.rows() == {TEN.key: [1], ELEVEN.key: [2, 3]}
 
 
+def test_a_lease_that_is_lost_while_the_folders_are_listed_ends_the_audit(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing takes long: what the next holder does meanwhile is not in it, and nothing is told of it."""
+    lake.put(TEN, [1])
+
+    def and_then(*args: Any) -> None:
+        list_side_by_side(*args)
+        assert lake.now.ledger.turn("maintenance", "another").take(lambda _: True)
+
+    monkeypatch.setattr("lakehouse_pipeline.maintenance.audit.list_side_by_side", and_then)
+    with pytest.raises(CommitConflictError, match="taken the maintenance lease"):
+        audited(lake)
+    assert last_audit(lake.now) is None
+
+
 def test_an_attempt_that_begins_after_the_audit_is_spared(lake: Lake) -> None:
     """A file of its name that lay there before it: it may be its own, put before its marker was met."""
     lake.put(TEN, [1])
@@ -710,6 +749,22 @@ def test_what_is_committed_while_a_batch_is_copied_is_spared(lake: Lake) -> None
     assert lake.rows() == {TEN.key: [1], ELEVEN.key: [2]}
 
 
+def test_what_came_back_while_it_was_copied_stays(lake: Lake) -> None:
+    """Gone when it was to be copied, and there again afterwards: nothing is deleted of which there is no copy."""
+    lake.put(TEN, [1])
+    (orphan,) = litter(lake, "data/x.parquet")
+
+    def meanwhile(event: events.Event) -> None:
+        if event.name == "sweep.began":
+            lake.now.files.delete(orphan)
+        if event.name == "sweep.copied":
+            lake.now.files.put(orphan, b"written again")
+
+    with events.subscribed(meanwhile):
+        assert swept(lake).files == 0
+    assert lake.now.files.get(orphan).body == b"written again"
+
+
 @pytest.mark.parametrize(("event", "moved"), [("sweep.began", 0), ("sweep.removed", 250)])
 @pytest.mark.parametrize("delete", [False, True])
 def test_a_killed_sweep_is_ended_by_the_next_one(lake: Lake, event: str, moved: int, *, delete: bool) -> None:
@@ -767,6 +822,21 @@ def test_a_lost_lease_ends_a_sweep_before_the_next_batch(lake: Lake) -> None:
     assert orphans <= there(lake)
 
 
+def test_a_lost_lease_ends_no_other_sweep(lake: Lake) -> None:
+    """Which may be at work under the lease that was taken."""
+    lake.put(TEN, [1])
+    litter(lake, "data/x.parquet")
+    with pytest.raises(KilledError), events.subscribed(killed_at("sweep.copied")):
+        swept(lake)
+    table = lake.now
+    with maintaining(table, "sweep", "stopped") as held:
+        assert table.ledger.turn("maintenance", "another").take(lambda _: True)
+        with pytest.raises(CommitConflictError, match="taken the maintenance lease"):
+            sweep(Warehouse(lake.catalog, table.files), spec(lake), table, RULES, held, delete=False)
+    ((record, _),) = Quarantine(table.files, table.ledger.folder).sweeps()
+    assert record.state == "moving"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The quarantine
 # ---------------------------------------------------------------------------------------------------------------------
@@ -795,6 +865,23 @@ def test_what_stands_where_a_file_was_is_left_alone(lake: Lake) -> None:
         assert restore(lake.now, told.sweep, held).there == (orphan,)
     assert lake.now.files.get(orphan).body == b"something else"
     assert len(in_quarantine(lake)) == 1
+
+
+def test_a_file_that_comes_back_as_another_keeps_its_copy(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that copies half of it is told by the size of what it made; the copy in the quarantine stays."""
+    lake.put(TEN, [1])
+    litter(lake, "data/x.parquet")
+    told = swept(lake)
+    before, put = in_quarantine(lake), LakehouseFileIO.put
+
+    def half(files: LakehouseFileIO, source: str, url: str, *, if_absent: bool = False) -> ObjectInfo:
+        body = files.get(source).body
+        return put(files, url, body[: len(body) // 2], if_absent=if_absent)
+
+    monkeypatch.setattr(LakehouseFileIO, "copy", half)
+    with maintaining(lake.now, "restore", "x") as held, pytest.raises(LakehouseError, match="came back with"):
+        restore(lake.now, told.sweep, held)
+    assert in_quarantine(lake) == before
 
 
 def test_restoring_goes_on_where_it_was_killed(lake: Lake) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse_pipeline.errors import ConfigurationError, TransientError
+from lakehouse_pipeline.object_store import local
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.local import _names, _walk
+from lakehouse_pipeline.object_store.objects import ObjectInfo, PreconditionFailedError
 from tests.full_disk import full_disk
 
 NAMES = st.text("ab-.0é", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
@@ -117,6 +120,27 @@ def test_replacing_holds_between_processes(file_io: LakehouseFileIO, tmp_path: P
     processes = [subprocess.Popen([sys.executable, "-c", COUNT_UP, url]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert file_io.get(url).body == b"200"
+
+
+def test_a_replacer_waits_for_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets in between the look at what is there and the move into its place."""
+    files, url = LakehouseFileIO(), f"file://{tmp_path}/x"
+    etag, stamped, begun = files.put(url, b"0").etag, local._stamped, list[bool]()
+    with ThreadPoolExecutor(1) as pool:
+
+        def while_a_rival_tries(temporary: Path, url: str, modified_ns: int) -> ObjectInfo:
+            if not begun:
+                begun.append(True)
+                rivals.append(pool.submit(files.put, url, b"rival", if_match=etag))
+                wait(rivals, timeout=0.5)  # it has to wait; were nothing in its way, it would be done by then
+            return stamped(temporary, url, modified_ns)
+
+        rivals = list[Future[ObjectInfo]]()
+        monkeypatch.setattr(local, "_stamped", while_a_rival_tries)
+        files.put(url, b"1", if_match=etag)
+        with pytest.raises(PreconditionFailedError):
+            rivals[0].result()
+    assert files.get(url).body == b"1"
 
 
 @pytest.mark.parametrize("size", [-1, 500_000], ids=["rest", "some"])
