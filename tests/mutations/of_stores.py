@@ -198,8 +198,8 @@ OF_STORES = (
     Guard(
         "a folder whose name begins alike is another folder",
         "object_store/places.py",
-        "inside = f\"{path.rstrip('/')}/\".startswith(f\"{folder_path.rstrip('/')}/\")",
-        'inside = path.startswith(folder_path.rstrip("/"))',
+        "f\"{posixpath.normpath(each).rstrip('/')}/\"",
+        "posixpath.normpath(each)",
         ("tests/maintenance/test_sweep.py::test_a_neighbour_whose_name_begins_alike_is_no_obstacle",),
     ),
     Guard(

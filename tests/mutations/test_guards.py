@@ -56,7 +56,7 @@ def test_no_guard_is_there_twice() -> None:
 @pytest.fixture(scope="session")
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run the killers of all guards that were asked for, on the package as it is."""
-    asked = [item.callspec.params["guard"] for item in request.session.items if "guard" in params_of(item)]
+    asked = [params_of(item)["guard"] for item in request.session.items if "guard" in params_of(item)]
     killers = dict.fromkeys(killer for guard in asked for killer in guard.killers)
     return run(killers, tmp_path_factory.mktemp("whole"), most_s=WHOLE_S)
 
