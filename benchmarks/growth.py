@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pyiceberg.manifest import read_manifest_list
 
 from benchmarks import _cases, _goals
 from benchmarks._asked import asking
@@ -30,7 +31,6 @@ from benchmarks.memory import peak
 from lakehouse_pipeline.backfill.hour import run_hour
 from lakehouse_pipeline.backfill.hour_run import Bench
 from lakehouse_pipeline.config.health import HealthSettings
-from lakehouse_pipeline.iceberg.manifest_lists import body_of
 from lakehouse_pipeline.orchestration.assets import build_defs
 from lakehouse_pipeline.status.health import examine
 from lakehouse_pipeline.status.picture import TableWatch, hours_of, table_status
@@ -68,10 +68,10 @@ def hours(told: argparse.Namespace) -> dict[str, Figures]:
 
 def _measured(grown: Grown) -> Figures:
     figures = _of_hour(grown)
-    metadata, files = grown.now.table.metadata, grown.warehouse.files
+    files, url = grown.warehouse.files, grown.now.table.metadata.snapshots[-1].manifest_list
     steps: dict[str, Step] = {
         "the format: metadata.json, read and parsed": lambda: grown.now,
-        "the format: the manifest list, read": lambda: body_of(files, metadata.snapshots[-1].manifest_list),
+        "the format: the manifest list, read by PyIceberg": lambda: list(read_manifest_list(files.new_input(url))),
         **_looks(grown),
         **_ticks(grown),
     }
