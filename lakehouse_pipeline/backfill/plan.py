@@ -8,6 +8,7 @@ table still holds that commit's files.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
-from lakehouse_pipeline.sources.listing import SourceObject, fingerprint, list_objects_of
+from lakehouse_pipeline.sources.listing import FolderSourceError, SourceObject, fingerprint, list_objects_of
 
 LISTINGS_AT_ONCE = 16
 
@@ -112,7 +113,7 @@ def observe_inputs(spec: TableSpec, files: LakehouseFileIO, hour: HourWindow) ->
 
 
 def list_inputs(spec: TableSpec, files: LakehouseFileIO, hours: Sequence[HourWindow]) -> dict[HourWindow, HourInputs]:
-    """List what many hours read, each path once; what is missing is simply not there.
+    """List what many hours read, each path once; what is missing, or a folder in its place, is simply not there.
 
     Raises:
         ConfigurationError: there is no such bucket.
@@ -120,7 +121,13 @@ def list_inputs(spec: TableSpec, files: LakehouseFileIO, hours: Sequence[HourWin
     """
     raw = (spec.source, *spec.join)
     patterns = list(dict.fromkeys(render(each.path, hour) for each in raw for hour in hours))
-    found = side_by_side(lambda pattern: list_objects_of(files, pattern), patterns, LISTINGS_AT_ONCE)
+
+    def listed_at(pattern: str) -> tuple[SourceObject, ...]:
+        with suppress(FolderSourceError):  # the hour says so when it runs
+            return list_objects_of(files, pattern)
+        return ()
+
+    found = side_by_side(listed_at, patterns, LISTINGS_AT_ONCE)
     listed = dict(zip(patterns, found, strict=True))
     return {
         hour: HourInputs(

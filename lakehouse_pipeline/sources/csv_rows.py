@@ -7,6 +7,7 @@ Booleans are true, false, 1 and 0; numbers are finite, without blanks; timestamp
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -19,6 +20,7 @@ from lakehouse_pipeline.sources.bad_rows import BadRows
 from lakehouse_pipeline.sources.columns import Rows
 from lakehouse_pipeline.sources.lines import Block, blocks, first_line
 from lakehouse_pipeline.sources.splits import Split
+from lakehouse_pipeline.sources.stored_types import DRIFT
 from lakehouse_pipeline.sources.stores import Reads
 from lakehouse_pipeline.sources.text_rows import BadLineError, fault, quickest, quoted, rows_of
 
@@ -45,7 +47,7 @@ def read(io: Reads, split: Split, schema: pa.Schema, on_bad: BadRows) -> Iterato
         exactly = partial(exact, names=names, schema=schema, url=split.url, on_bad=on_bad)
         yield quickest(records, partial(quick, names=names, schema=schema), exactly)
     if not names:
-        raise DataError(f"{split.url} is empty: it has no header line")
+        raise DataError(f"{split.url} is empty: it has no header line; land it with one, or take it away")
 
 
 def quick(block: Block, names: Names, schema: pa.Schema) -> Rows | None:
@@ -81,14 +83,14 @@ def _names(header: bytes, schema: pa.Schema, url: str) -> Names:
     try:
         names = tuple(field or "" for field in _fields(header.decode().rstrip("\r\n")))
     except (UnicodeDecodeError, BadLineError) as error:
-        raise DataError(f"{url}: the header line cannot be read: {error}") from None
-    twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{url}: the header line cannot be read: {error}: land it with one line of names") from None
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise DataError(f"{url}: the header line names columns twice: {', '.join(twice)}")
+        raise DataError(f"{url}: the header line names columns twice: {values.listed(twice)}; rename one of each")
     missing = [name for name in schema.names if name not in names]
     if missing:
         what = f"no column {', '.join(map(quoted, missing))}"
-        raise DataError(f"{url} has {what} in its header line (it has {', '.join(names)})")
+        raise DataError(f"{url} has {what} in its header line (it has {values.listed(names)}). {DRIFT}")
     return names
 
 

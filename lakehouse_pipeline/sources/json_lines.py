@@ -3,13 +3,14 @@
 Fields that are not wanted are ignored, missing ones are null, blank lines are skipped but counted. A number never
 becomes a string, nor a string a number, but a decimal may be a string (as in Iceberg's JSON). Timestamps without an
 offset are UTC. NaN and Infinity are no JSON. A binary is the string's UTF-8. A struct and a map are objects, a list is
-an array; a map's keys are read as text of their type.
+an array; a map's keys are read as text of their type. A line of more than 400 levels is bad, wanted or not.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,13 @@ from lakehouse_pipeline.sources.splits import Split
 from lakehouse_pipeline.sources.stores import Reads
 from lakehouse_pipeline.sources.text_rows import BadLineError, fault, quickest, quoted, rows_of
 
+DEPTH = 400  # levels of a line; Python's parser recurses, and gives up at about 1,000 less the frames above it
+
 _NOT_FINITE = re.compile(rb"[:\[,]\s*-?(?:NaN|Inf)")
 _BLANKS = " \t\r"
-_OPEN, _CLOSE, _RETURN = b"{}\r"
+_OPEN, _CLOSE, _RETURN, _LIST = b"{}\r["
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]')  # a text, whose brackets do not count, or a bracket
+_STEPS = {"{": 1, "[": 1, "}": -1, "]": -1}
 
 
 class _Integer(str):
@@ -97,10 +102,26 @@ def _check_lines(block: Block) -> None:
     ends -= text[ends] == _RETURN
     if (text[starts] != _OPEN).any() or (text[ends] != _CLOSE).any():
         raise columns.InexactError("a line is no object")
+    if (ends - starts).max() > 2 * DEPTH and _holds_deep_line(block, text, starts):
+        raise columns.InexactError("a line is nested too deeply")
     if (_holds(text, b"NaN") or _holds(text, b"Inf")) and _NOT_FINITE.search(block.data):
         raise columns.InexactError("NaN and Infinity are no JSON")
     if not block.data.isascii():
         block.data.decode()
+
+
+def _holds_deep_line(block: Block, text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> bool:
+    opening = np.flatnonzero((text == _OPEN) | (text == _LIST))
+    counts = np.diff(np.append(np.searchsorted(opening, starts), len(opening)))
+    suspects = np.flatnonzero(counts > DEPTH)
+    ends = np.append(starts[1:], len(text))
+    return any(_is_deep(block.data[starts[n] : ends[n]].decode(errors="replace")) for n in suspects)
+
+
+def _is_deep(line: str) -> bool:
+    if line.count("{") + line.count("[") <= DEPTH:
+        return False
+    return max(accumulate(_STEPS.get(mark[0], 0) for mark in _MARK.finditer(line))) > DEPTH
 
 
 def _holds(text: npt.NDArray[np.uint8], word: bytes) -> bool:
@@ -165,14 +186,14 @@ def _value(value: object, field: pa.Field, reader: _Reader, step: str) -> object
 
 
 def _fields(line: str) -> _Fields:
+    if _is_deep(line):
+        raise BadLineError(f"is nested too deeply: it has more than {DEPTH} levels")
     try:
         fields = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise BadLineError(f"is no JSON at character {error.pos + 1}: {error.msg}") from None
     except ValueError as error:
         raise BadLineError(f"is no JSON: {error}") from None
-    except RecursionError:  # about 1,000 levels; Arrow skips deeper ones in a field that is not wanted
-        raise BadLineError("is nested too deeply") from None
     if not isinstance(fields, _Fields):
         raise BadLineError("is no JSON object")
     return fields

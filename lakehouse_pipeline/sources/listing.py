@@ -5,12 +5,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.sources.stores import Lists, ObjectInfo
 
 _GLOB = re.compile(r"\[!?[^]/]+\]|[*?]")
 _BUCKET = re.compile(r"[^/]*://[^/]*")
 _HIDDEN = ("_", ".")  # markers, temporary files and checksums of the tools that land data
+
+
+class FolderSourceError(ConfigurationError):
+    """Where the object should be there is a folder of its name, as Spark writes one."""
 
 
 @dataclass(frozen=True, order=True)
@@ -36,19 +40,16 @@ def list_objects_of(io: Lists, pattern: str) -> tuple[SourceObject, ...]:
 
     Raises:
         ConfigurationError: the pattern holds `**` or a glob in its bucket, or is a folder.
+        FolderSourceError: it names files, and finds nothing but folders.
+        DataError: a local file has a name that is no text.
     """
     _check(pattern)
     glob = _GLOB.search(pattern)
     try:
-        if glob is None:
-            # A missing bucket and a missing object are one answer to a HEAD: the listing tells them apart.
-            found = io.head(pattern) or next((info for info in io.list_objects(pattern) if info.url == pattern), None)
-            return () if found is None else (_source(found),)
-        matches = _matcher(pattern)
-        listed = io.list_objects(pattern[: glob.start()])
-        return tuple(
-            sorted(_source(info) for info in listed if matches.fullmatch(info.url) and not info.url.endswith("/"))
-        )
+        if glob is None and (found := io.head(pattern)):
+            return (_source(found),)
+        # A missing bucket and a missing object are one answer to a HEAD: the listing tells them apart.
+        return _matching(io.list_objects(pattern[: glob.start()] if glob else pattern), pattern)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{pattern}: there is no such bucket ({error}); is its name right?") from None
 
@@ -71,12 +72,33 @@ def _check(pattern: str) -> None:
         raise ConfigurationError(f"{pattern} is a folder; write {pattern}* for the objects in it")
 
 
+def _matching(listed: Iterable[ObjectInfo], pattern: str) -> tuple[SourceObject, ...]:
+    matches = re.compile(_expression(pattern), re.DOTALL)
+    # A pattern that ends in a glob names folders as well as files, and passes over them.
+    names_files = not pattern.endswith(("*", "?", "]"))
+    below = re.compile(f"({_expression(pattern)})/.*[^/]", re.DOTALL) if names_files else None
+    found: list[SourceObject] = []
+    folder = None
+    for info in listed:
+        if matches.fullmatch(info.url) and not info.url.endswith("/"):
+            found.append(_source(info))
+        elif folder is None and below:
+            folder = below.fullmatch(info.url)
+    if folder and not found:
+        raise FolderSourceError(f"{folder[1]} is a folder, no object; write {pattern}/* for the objects in it")
+    return tuple(sorted(found))
+
+
 def _source(info: ObjectInfo) -> SourceObject:
+    try:
+        info.url.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{info.url!a}: the name of this file is no UTF-8; rename it") from None
     return SourceObject(info.url, info.size, info.etag)
 
 
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile("/".join(_segment(segment) for segment in pattern.split("/")), re.DOTALL)
+def _expression(pattern: str) -> str:
+    return "/".join(_segment(segment) for segment in pattern.split("/"))
 
 
 def _segment(glob: str) -> str:

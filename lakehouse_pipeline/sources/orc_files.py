@@ -57,7 +57,11 @@ class OrcObject:
             DataError: the file is truncated or damaged.
         """
         with _in_our_words(self._url):
-            yield self._file.read_stripe(part, columns=list(names))
+            yield self._file.read_stripe(part, columns=None if self._is_ambiguous(names) else list(names))
+
+    def _is_ambiguous(self, names: Sequence[str]) -> bool:
+        """Say whether a name could be a path, too: of `a.b` and a struct `a` with `b`, pyarrow reads the struct's."""
+        return any(name.startswith(f"{other}.") for name in names for other in self.schema.names)
 
     def bounds(self, part: int, name: str) -> tuple[int, int] | None:
         """Give a stripe's least and greatest instant in microseconds, if it is a timestamp without nulls."""

@@ -1,11 +1,16 @@
 """Types of files that bring their own: what the readers make of them, and which columns they may be asked for."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 
 from lakehouse_pipeline.errors import DataError
 from lakehouse_pipeline.sources import values
+
+Takes = Callable[[pa.DataType, pa.DataType], bool]
+
+DRIFT = "Land the file with the spec's columns, or bring the spec in line with the file"
 
 _PRECISION_LIMIT = 38  # digits of a decimal128, and of Iceberg's decimals
 
@@ -20,9 +25,13 @@ def schema_in_our_types(schema: pa.Schema, url: str) -> pa.Schema:
         DataError: a name stands twice, or a column has a type that the readers do not know.
     """
     problems = [f'"{f.name}" has the type {f.type}' for f in schema if normalised(f.type) is None]
-    problems += [f'"{name}" stands twice' for name in sorted({n for n in schema.names if schema.names.count(n) > 1})]
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+    problems += [f'"{name}" stands twice' for name in twice]
     if problems:
-        raise DataError(f"{url}: these columns cannot be read: {'; '.join(problems)}")
+        raise DataError(
+            f"{url}: these columns cannot be read: {'; '.join(problems)}. Land them otherwise, or give the spec "
+            "`columns` without them"
+        )
     return pa.schema([pa.field(f.name, normalised(f.type), f.nullable) for f in schema])
 
 
@@ -42,15 +51,34 @@ def normalised(kind: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def check_columns(stored: pa.Schema, schema: pa.Schema, url: str) -> None:
+def is_castable(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Say whether values of a file's flat type could be meant as those of a wanted one; each is judged by itself."""
+    if pa.types.is_null(stored):
+        return True
+    kind = normalised(stored)
+    if kind is None:
+        return False
+    return any(is_stored(kind) and is_wanted(wanted) for is_stored, is_wanted in _CASTS)
+
+
+def check_columns(
+    stored: pa.Schema, schema: pa.Schema, url: str, takes: Takes = is_castable, way_out: str = DRIFT
+) -> None:
     """Make sure that a file has the wanted columns, in types whose values could be meant.
+
+    Args:
+        stored: the file's columns.
+        schema: the wanted ones.
+        url: the file.
+        takes: says whether a reader takes a flat stored type for a wanted one.
+        way_out: where it does not.
 
     Raises:
         DataError: names every column that is not there, stands twice or is of another kind.
     """
-    problems = list(_mismatches(list(stored), schema, ""))
+    problems = list(_mismatches(list(stored), schema, "", takes))
     if problems:
-        raise DataError(f"{url} {'; '.join(problems)}")
+        raise DataError(f"{url} {'; '.join(problems)}. {way_out}")
 
 
 def _nested(kind: pa.DataType) -> pa.DataType | None:
@@ -72,38 +100,30 @@ def _normal_field(field: pa.Field) -> pa.Field | None:
     return None if normal is None else field.with_type(normal)
 
 
-def _mismatches(stored: list[pa.Field], wanted: Iterable[pa.Field], path: str) -> Iterator[str]:
+def _mismatches(stored: list[pa.Field], wanted: Iterable[pa.Field], path: str, takes: Takes) -> Iterator[str]:
+    counts = Counter(each.name for each in stored)
+    types = {each.name: each.type for each in stored}
     for field in wanted:
         name = path + field.name
-        found = [each for each in stored if each.name == field.name]
-        if not found:
-            has = ", ".join(path + each.name for each in stored)
+        if field.name not in types:
+            has = values.listed([path + each.name for each in stored])
             yield f'has no column "{name}" (it has {has})'
-        elif len(found) > 1:
+        elif counts[field.name] > 1:
             yield f'has the column "{name}" twice'
         else:
-            yield from _unlike(found[0].type, field.type, name)
+            yield from _unlike(types[field.name], field.type, name, takes)
 
 
-def _unlike(stored: pa.DataType, wanted: pa.DataType, path: str) -> Iterator[str]:
+def _unlike(stored: pa.DataType, wanted: pa.DataType, path: str, takes: Takes) -> Iterator[str]:
     if pa.types.is_struct(stored) and pa.types.is_struct(wanted):
-        yield from _mismatches(stored.fields, wanted.fields, f"{path}.")
+        yield from _mismatches(stored.fields, wanted.fields, f"{path}.", takes)
     elif _is_list(stored) and pa.types.is_list(wanted):
-        yield from _unlike(stored.value_type, wanted.value_type, f"{path}[]")
+        yield from _unlike(stored.value_type, wanted.value_type, f"{path}[]", takes)
     elif pa.types.is_map(stored) and pa.types.is_map(wanted):
-        yield from _unlike(stored.key_type, wanted.key_type, f"{path}.key")
-        yield from _unlike(stored.item_type, wanted.item_type, f"{path}[]")
-    elif not _is_castable(stored, wanted):
+        yield from _unlike(stored.key_type, wanted.key_type, f"{path}.key", takes)
+        yield from _unlike(stored.item_type, wanted.item_type, f"{path}[]", takes)
+    elif not takes(stored, wanted):
         yield f'has the column "{path}" as {stored}, which is no {values.type_name(wanted).partition(" ")[2]}'
-
-
-def _is_castable(stored: pa.DataType, wanted: pa.DataType) -> bool:
-    if pa.types.is_null(stored):
-        return True
-    kind = normalised(stored)
-    if kind is None:
-        return False
-    return any(is_stored(kind) and is_wanted(wanted) for is_stored, is_wanted in _CASTS)
 
 
 def _is_iceberg_decimal(kind: pa.DataType) -> bool:

@@ -5,7 +5,7 @@ The vectorised conversions in `columns` accept nothing that this module refuses 
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from lakehouse_pipeline.errors import ConfigurationError
 
 SHOWN_LIMIT = 100  # characters of a value that a reason shows
+NAMES_LIMIT = 20  # columns of a file that a message lists
 
 NULL_REASON = "null, but the column is required"
 
@@ -92,6 +93,12 @@ def shown(text: str) -> str:
     """Cut a value for a message; lone surrogates, which no file takes, are escaped."""
     cut = text if len(text) <= SHOWN_LIMIT else text[:SHOWN_LIMIT] + "…"
     return cut.encode(errors="backslashreplace").decode()
+
+
+def listed(names: Sequence[str]) -> str:
+    """List the columns of a file for a message, as far as they can be read; what does not print is escaped."""
+    told = ", ".join(shown(name) if name.isprintable() else ascii(name) for name in names[:NAMES_LIMIT])
+    return told + (f", … {len(names):,} in all" if len(names) > NAMES_LIMIT else "")
 
 
 def parser_of(kind: pa.DataType) -> Parser:

@@ -147,7 +147,12 @@ def test_values_of_another_kind_are_bad(read: Read, kind: str, value: str, reaso
             b'{"n": 1, "s": "a\tb"}', None, "is no JSON at character 17: Invalid control character at", id="tab"
         ),
         pytest.param(b'\xef\xbb\xbf{"n": 1}', None, "is no JSON at character 1: Expecting value", id="mark within"),
-        pytest.param(b'{"n": ' + b"[" * 5000 + b"]" * 5000 + b"}", None, "is nested too deeply", id="deep"),
+        pytest.param(
+            b'{"n": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+            None,
+            "is nested too deeply: it has more than 400 levels",
+            id="deep",
+        ),
     ],
 )
 def test_lines_that_are_no_rows_are_bad(read: Read, line: bytes, column: str | None, reason: str) -> None:

@@ -1,5 +1,6 @@
 """An hour's objects are found by pattern, and a fingerprint tells them apart from their successors."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -8,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.errors import ConfigurationError, DataError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
-from lakehouse_pipeline.sources.listing import SourceObject, fingerprint, list_objects_of
+from lakehouse_pipeline.sources.listing import FolderSourceError, SourceObject, fingerprint, list_objects_of
 
 NAMES = [
     "2013/01/11/14.jsonl",
@@ -105,6 +106,37 @@ def test_listing_asks_for_the_longest_literal_prefix() -> None:
     store = FlatStore([])
     list_objects_of(store, "s3://raw/2013/01/11/14-?/*.csv")
     assert store.prefixes == ["s3://raw/2013/01/11/14-"]
+
+
+@pytest.mark.parametrize("pattern", ["14.jsonl", "*.jsonl", "1[4]*.jsonl"])
+def test_a_folder_named_like_a_file_is_told(io: LakehouseFileIO, tmp_path: Path, pattern: str) -> None:
+    """Where nothing but a folder has the name, as Spark writes one, the way out is said; it is no empty hour."""
+    io.put(f"file://{tmp_path}/14.jsonl/part-00000", b"x")
+    with pytest.raises(FolderSourceError, match=r"/14\.jsonl is a folder, no object; write .*jsonl/\* for the objects"):
+        list_objects_of(io, f"file://{tmp_path}/{pattern}")
+
+
+@pytest.mark.parametrize(("pattern", "expected"), [("*.jsonl", ["15.jsonl"]), ("14*", []), ("14.json", [])])
+def test_folders_beside_files_are_passed_over(
+    io: LakehouseFileIO, tmp_path: Path, pattern: str, expected: list[str]
+) -> None:
+    """A folder is told only where a file is named and there is none."""
+    io.put(f"file://{tmp_path}/14.jsonl/part-00000", b"x")
+    io.put(f"file://{tmp_path}/15.jsonl", b"x")
+    found = list_objects_of(io, f"file://{tmp_path}/{pattern}")
+    assert [source.url.removeprefix(f"file://{tmp_path}/") for source in found] == expected
+
+
+def test_markers_of_folders_are_no_folder_in_the_way() -> None:
+    """An empty object whose key ends in a slash holds no rows that could be missed."""
+    assert list_objects_of(FlatStore(["s3://raw/14.csv/"]), "s3://raw/*.csv") == ()
+
+
+def test_a_name_that_is_no_text_is_told(io: LakehouseFileIO, tmp_path: Path) -> None:
+    """A file's name in another encoding, which no fingerprint and no manifest takes, is one error."""
+    Path(os.fsdecode(bytes(tmp_path) + b"/14-\xff.jsonl")).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"14-.udcff\.jsonl': the name of this file is no UTF-8; rename it"):
+        list_objects_of(io, f"file://{tmp_path}/14*.jsonl")
 
 
 @given(st.lists(OBJECTS, unique=True), st.randoms())
