@@ -17,6 +17,7 @@ from lakehouse_pipeline.backfill.inputs import Aside, Counts, View
 from lakehouse_pipeline.backfill.parcels import sorted_rows
 from lakehouse_pipeline.backfill.placement import Ranges
 from lakehouse_pipeline.backfill.plan import HourPlan
+from lakehouse_pipeline.backfill.spark_reader import with_way_out
 from lakehouse_pipeline.backfill.views import read_splits, splits_of, task_count
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
@@ -94,7 +95,7 @@ def run_etl(
     """
     view = source_view(spec, plan, files, columns, aside)
     doing = f"{spec.name} {plan.hour}"
-    with translated(doing):
+    with with_way_out(view), translated(doing):
         if is_plain(spec, columns) and not spec.sort:
             etl = copy_hour(session, files, view, target, cores_of(session))
         else:

@@ -6,20 +6,32 @@ by file. Spark is stricter or laxer than our readers where its own parsers are.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from contextlib import contextmanager
+from datetime import date
+from functools import partial, reduce
 from operator import or_
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name that every Spark user knows it by
-from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    DateType,
+    MapType,
+    StructField,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+)
 
 from lakehouse_pipeline.backfill.inputs import Counts, View
+from lakehouse_pipeline.backfill.spark_casts import is_taken
 from lakehouse_pipeline.engines.capabilities import capabilities
 from lakehouse_pipeline.engines.failures import SPARK_ERRORS
 from lakehouse_pipeline.engines.spark_types import spark_schema
-from lakehouse_pipeline.errors import ConfigurationError, DataError
+from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
 from lakehouse_pipeline.iceberg.data_files import OtherHourError
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.hour_rows import HourRule
@@ -47,6 +59,15 @@ _OPTIONS = {
     "parquet": {},
     "orc": {},
 }
+_CASTS = "`reader: arrow` casts where nothing is lost; or land the file with the types of the spec"
+_OF_FILES = re.compile(r"Parquet|Orc|ORC|Schema error|Cannot cast column|CSV header|MALFORMED_RECORD|nanos >")
+_GREGORIAN = date(1582, 10, 15)  # the files do not say by which calendar the days before it are meant
+_LAST = "9999-12-31 23:59:59.999999"
+_YEARS = "a time outside of the years 1 to 9999"
+_BEYOND = {
+    **dict.fromkeys(_FORMATS, _YEARS),
+    "orc": f"a time before {_GREGORIAN} or after the year 9999, which ORC and Spark mean differently",
+}
 _GLOB = re.compile(r"([\\*?\[\]{}])")
 
 
@@ -61,7 +82,7 @@ def read_by_spark(session: SparkSession, files: LakehouseFileIO, view: View) -> 
     _check(session, view)
     if not view.objects:
         return session.createDataFrame([], spark_schema(view.schema)), Counts()
-    _check_footers(files, view)
+    _check_footers(session, files, view)
     frame = _frame(session, view, view.objects)
     if len(frame.inputFiles()) != len(view.objects):
         raise ConfigurationError(
@@ -70,6 +91,35 @@ def read_by_spark(session: SparkSession, files: LakehouseFileIO, view: View) -> 
         )
     counts = _judged(session, view, frame)
     return (frame.where(_in(view.hour, frame)) if view.hour else frame), counts
+
+
+@contextmanager
+def with_way_out(view: View) -> Iterator[None]:
+    """Add to what Spark says of a view's files which they are and who reads them, where Spark reads that view.
+
+    Raises:
+        LakehouseError: the same, in more words.
+    """
+    try:
+        yield
+    except LakehouseError as error:
+        said = str(error)
+        if (
+            view.reader != "spark"
+            or not isinstance(error.__cause__ or error.__context__, SPARK_ERRORS)
+            or not (_OF_FILES.search(said) or any(_name(item) in said for item in view.objects))
+        ):
+            raise
+        where = "" if any(_name(item) in said for item in view.objects) else f" (reading {_told(view.objects)})"
+        raise type(error)(f"{said.rstrip('.')}{where}. `reader: arrow` takes more, and tells the row") from error
+
+
+def _name(item: SourceObject) -> str:
+    return item.url.rpartition("/")[2]
+
+
+def _told(objects: Sequence[SourceObject]) -> str:
+    return objects[0].url + (f" and {len(objects) - 1} more" if len(objects) > 1 else "")
 
 
 def _check(session: SparkSession, view: View) -> None:
@@ -87,16 +137,29 @@ def _check(session: SparkSession, view: View) -> None:
         problems.append(f"Spark reads no {', '.join(_UNREAD)} here: {'; '.join(unread)}")
     if problems:
         raise ConfigurationError(f"{'. '.join(problems)}. Write `reader: arrow`")
+    # Spark takes these for no rows.
+    empty = [item.url for item in view.objects if not item.size and (view.format == "csv" or _is_packed(view, item))]
+    if empty:
+        raise DataError(f"{'; '.join(empty)}: empty, which no {view.format} file of this name is: land it again")
 
 
-def _check_footers(files: LakehouseFileIO, view: View) -> None:
-    """Look for the wanted columns in every file that says which it has: Spark takes a missing one for nulls."""
+def _is_packed(view: View, item: SourceObject) -> bool:
+    return not item.url.lower().endswith(f".{view.format}")
+
+
+def _check_footers(session: SparkSession, files: LakehouseFileIO, view: View) -> None:
+    """Look for the wanted columns in every file that says which it has.
+
+    Spark takes a missing one for nulls, and numbers that do not fit, too; its readers do not agree on other types.
+    """
     if view.format not in OPENS:
         return
+    taken = partial(is_taken, source_format=view.format, widens=capabilities(session).widens)
 
     def check(item: SourceObject) -> None:
         with OPENS[view.format](files, item.url, item.etag, item.size) as file:
             check_columns(file.schema, view.schema, item.url)
+            check_columns(file.schema, view.schema, item.url, taken, _CASTS)
 
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as threads:
         list(threads.map(check, view.objects))
@@ -162,9 +225,19 @@ def _rules(view: View, schema: StructType) -> list[tuple[Column, str]]:
         for field in wanted.fields
         if (missing := _lacks(F.col(f"`{field.name}`"), field.dataType, required=not field.nullable)) is not None
     ]
+    rules += [
+        (_beyond(F.col(f"`{field.name}`"), field.dataType, view.format), f'"{field.name}": {_BEYOND[view.format]}')
+        for field in wanted.fields
+        if isinstance(field.dataType, DateType | TimestampType | TimestampNTZType)
+    ]
     if view.hour and view.hour.span_bounds:
         rules.append((~_between(view.hour, view.hour.span_bounds, schema), ""))
     return rules
+
+
+def _beyond(value: Column, kind: DataType, source_format: str) -> Column:
+    first = _GREGORIAN if source_format == "orc" else date.min
+    return (value < F.lit(first.isoformat()).cast(kind)) | (value > F.lit(_LAST).cast(kind))
 
 
 def _lacks(value: Column, kind: DataType, *, required: bool) -> Column | None:

@@ -28,6 +28,7 @@ class Capabilities:
         ships: our package has to be sent to the tasks, and the versions there looked at.
         places_exactly: `repartitionById` is there.
         readers: formats that `reader: spark` may use.
+        widens: `reader: spark` takes stored columns of narrower types than are wanted.
         differs: what transforms do in silence that they do not do on Apache Spark, and nothing here can catch: a name
             that a spec may list under `accepts`, and the sentence; refused where it does not.
     """
@@ -38,6 +39,7 @@ class Capabilities:
     ships: bool
     places_exactly: bool = True
     readers: frozenset[str] = frozenset({"csv", "jsonl", "parquet", "orc"})
+    widens: bool = True
     differs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,6 +55,7 @@ ENGINES: Mapping[str, Capabilities] = {
         ships=False,
         places_exactly=False,
         readers=frozenset({"parquet"}),
+        widens=False,
         differs={"integer_overflow": "integers that overflow in a transform wrap around, where Apache Spark fails"},
     ),
 }

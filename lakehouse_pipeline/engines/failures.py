@@ -28,6 +28,7 @@ _CLASSES = re.compile(r"^.*\b[\w.]+(?:Exception|Error): (?=.)")
 # SQL's classes of cardinality, data, constraints, syntax, and what raise_error raises.
 _OF_THE_DATA = re.compile(
     r"SQLSTATE: (?:21|22|23|42|P0)|\[(?:CAST|NUMERIC|DIVIDE|ARITHMETIC|INVALID)_|CSV header does not conform"
+    r"|Number of column in CSV header"
 )
 
 

@@ -40,6 +40,7 @@ class Case:
         texts: further files of the tables' folder.
         refused: what an engine that cannot do it says, by engine.
         differs: the rows of an engine that silently does something else; docs/engines.md names each.
+        suffix: of the path, where it is not that of the first file.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Case:
     texts: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     differs: Mapping[str, list[Row]] = field(default_factory=dict)
+    suffix: str = ""
 
     @property
     def spec(self) -> str:
@@ -59,7 +61,8 @@ class Case:
         name = next(iter(self.files), "10.jsonl")
         columns = f", columns: {{at: timestamptz!, id: long!{self.columns and ', '}{self.columns}}}"
         hour = "" if name.startswith("2013-01-01.") else "-%H"
-        source = f"{{path: raw/{self.name}/%Y-%m-%d{hour}{name[name.index('.') :]}{self.source and ', '}{self.source}"
+        path = f"raw/{self.name}/%Y-%m-%d{hour}{self.suffix or name[name.index('.') :]}"
+        source = f"{{path: {path}{self.source and ', '}{self.source}"
         keys = {
             "table": f"lake.{self.name}",
             "source": source + ("" if name.endswith((".parquet", ".orc")) else columns) + "}",

@@ -14,7 +14,8 @@ from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
-from tests.conformance.cases import CASES, HOUR, SHARED, Case
+from tests.conformance.cases import HOUR, SHARED, Case
+from tests.conformance.odd_inputs import CASES
 
 LAKEHOUSE = 'catalog: {type: sql, uri: "sqlite:///catalog.db", warehouse: warehouse}\n'
 
@@ -32,6 +33,7 @@ def write_project(folder: Path, engine: str) -> None:
             (folder / "tables" / name).write_text(text)
         (folder / "raw" / case.name).mkdir(parents=True)
         for name, body in case.files.items():
+            (folder / "raw" / case.name / name).parent.mkdir(exist_ok=True)
             (folder / "raw" / case.name / name).write_bytes(body)
 
 

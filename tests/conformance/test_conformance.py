@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from tests.conformance.cases import CASES, HOT_KEY, Case
+from tests.conformance.cases import HOT_KEY, Case
 from tests.conformance.engines import ENGINES, Engines
+from tests.conformance.odd_inputs import CASES
 
 
 def same(one: object, other: object) -> bool:
