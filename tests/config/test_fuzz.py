@@ -281,7 +281,7 @@ def test_an_object_is_found_by_its_own_hour_alone(tmp_path: Path, name: str, glo
     """A name of any characters is found through its template, by its hour, and by no hour beside it."""
     assume(not name.startswith((".", "_")) and len(name.encode()) < 100 and hour.start.year < 9999)
     io = LakehouseFileIO()
-    template = resolve(f"{literal(name)}-%Y%m%d%H{'?[a-c]*' if globs else '-b'}.csv", tmp_path)
+    template = resolve(f"raw/{literal(name)}-%Y%m%d%H{'?[a-c]*' if globs else '-b'}.csv", tmp_path)
     url = f"{render(template, hour)}".replace("?[a-c]*", "-b")
     io.put(url, b"x")
     try:
