@@ -21,6 +21,21 @@ def conform(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def check_valid(rows: pa.RecordBatch) -> None:
+    """Hold rows that an engine gives against what Arrow says their bytes have to be: Spark makes any bytes a string.
+
+    Raises:
+        DataError: a string is no UTF-8, which no reader could read again, or a number is none of its type.
+    """
+    try:
+        rows.validate(full=True)
+    except pa.ArrowInvalid as error:
+        where, _, said = str(error).partition(": Invalid: ")
+        place = where.removeprefix("In column ")
+        column = f"column {rows.schema.names[int(place)]}" if place.isdigit() else where
+        raise DataError(f"{column} holds what its type cannot: {said}; decode it in the transform") from None
+
+
 def _conformed(column: pa.Array, wanted: pa.Field, name: str, absent: int = 0) -> pa.Array:
     """Conform a column, or a part of one; `absent` of its nulls are there because what it is a part of is null."""
     nulls = column.null_count - absent

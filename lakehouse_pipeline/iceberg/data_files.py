@@ -27,7 +27,7 @@ from lakehouse_pipeline.config.partition import MAX_OPEN
 from lakehouse_pipeline.errors import DataError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.claims import Claims
-from lakehouse_pipeline.iceberg.conformed import conform
+from lakehouse_pipeline.iceberg.conformed import check_valid, conform
 from lakehouse_pipeline.iceberg.event_time import HOUR_MICROSECONDS, Entry
 from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import ADDED
@@ -167,6 +167,7 @@ class _Task:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows; row groups and files are finished on the way."""
+        check_valid(batch)
         rows = conform(batch.drop_columns([BUCKET]), self.schema)
         check_hour(rows, self.target.hour, self.target.hour_column)
         for bucket, values, part in self.target.partitions.split(batch.column(BUCKET), rows):

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import struct
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -333,6 +334,16 @@ class TestRowsThatDoNotFit:
         place = rows.schema.get_field_index(column)
         with pytest.raises(DataError, match=f"column {column} does not fit"):
             lake.write(TEN, [in_bucket(0, rows.set_column(place, column, values))])
+
+    def test_a_string_that_is_no_text_was_written(self, lake: Lake) -> None:
+        """Spark casts any bytes to a string, also as one that is neither the least nor the greatest."""
+        offsets, body = pa.py_buffer(struct.pack("<4i", 0, 1, 3, 4)), pa.py_buffer(b"ab\xffz")
+        rows = events(TEN, [1, 2, 3])
+        broken = pa.Array.from_buffers(pa.string(), 3, [None, offsets, body])
+        rows = rows.set_column(rows.schema.names.index("name"), "name", broken)
+        with pytest.raises(DataError, match=r"column name holds what its type cannot: Invalid UTF8 .*decode it"):
+            lake.write(TEN, [in_bucket(0, rows)])
+        assert lake.stored("data") == set()
 
     @pytest.mark.parametrize(
         ("most", "rows"),
