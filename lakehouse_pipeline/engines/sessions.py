@@ -34,6 +34,7 @@ SETTINGS: Mapping[str, str] = {
     "spark.sql.ansi.enabled": "true",
     "spark.sql.timestampType": "TIMESTAMP_LTZ",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",  # Spark's 10,000 spends its time on batch headers
+    "spark.sql.execution.arrow.maxBytesPerBatch": "33554432",  # else a batch is as large as its rows are
     "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",  # a crashed worker says where
 }
 
