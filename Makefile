@@ -28,7 +28,7 @@ test-ends: setup-dev ## Dagster's services, its page in a browser, the demo, eve
 # What takes minutes each; every crash point with five seeds; and 20,000 histories of a table, which takes hours.
 test-full: setup-dev ## 456 hours with faults, a thousand in a storm, kills of every engine, guards taken out, histories
 	@$(TEST) -m full $(ARGS)
-	@LAKEHOUSE_CRASH_SEEDS=5 $(TEST) -n 2 tests/crashes
+	@LAKEHOUSE_CRASH_SEEDS=5 $(TEST) -n 2 -m "" tests/crashes
 	@LAKEHOUSE_EXAMPLES=20000 $(TEST) tests/maintenance/test_life.py --hypothesis-seed=0
 
 check: setup-dev ## lint, format, types, layers, and what no file here may name

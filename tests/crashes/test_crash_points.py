@@ -28,6 +28,8 @@ from tests.iceberg.lake import Lake
 
 SEEDS = range(int(os.environ.get("LAKEHOUSE_CRASH_SEEDS", "1")))
 POINTS = [(flow, event) for flow, told in FLOWS.items() for event in told.events]
+# Of each way of going on one flow; those that go on like another take their turn in `make test-full`.
+LIKE_OTHERS = {"superseding", "rewrite", "sweep for good", "restore", "purge"}
 LAPSED = timedelta(seconds=-1)  # by the store's clock, which counts seconds
 KEPT = ("hours/", "quarantine/", "maintenance.json", "committer.json", "audit.json")  # of the ledger
 
@@ -122,7 +124,13 @@ def test_a_flow_says_what_is_listed(made: Callable[[], Bay], flow: str) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("flow", "event"), POINTS, ids=[f"{flow}-{event}" for flow, event in POINTS])
+@pytest.mark.parametrize(
+    ("flow", "event"),
+    [
+        pytest.param(flow, event, id=f"{flow}-{event}", marks=[pytest.mark.full] * (flow in LIKE_OTHERS))
+        for flow, event in POINTS
+    ],
+)
 def test_killed_at(made: Callable[[], Bay], flow: str, event: str, seed: int) -> None:
     """Each hour is the old one or the new one, all snapshots are whole, and the next run takes it to its end."""
     told, chance = FLOWS[flow], random.Random(f"{flow} {event} {seed}")  # noqa: S311  # no secret

@@ -99,6 +99,7 @@ FAULTS = {
     "some keys refused": Met(Fault(effect=Effect.KEYS_REFUSED, times=2), ("expiry", "sweep"), PATIENT),
 }
 CELLS = [(stage, name) for name, met in FAULTS.items() for stage in met.stages]
+MANY = {"compaction", "manifests", "expiry"}  # requests of several kinds: they take their turn in `make test-full`
 
 
 @pytest.fixture
@@ -125,7 +126,13 @@ def reached_by(bay: Bay, properties: Mapping[str, str]) -> Lake:
     return Lake(open_catalog(properties), bay.lake.identifier)
 
 
-@pytest.mark.parametrize(("stage", "name"), CELLS, ids=[f"{stage}-{name}" for stage, name in CELLS])
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        pytest.param(stage, name, id=f"{stage}-{name}", marks=[pytest.mark.full] * (stage in MANY))
+        for stage, name in CELLS
+    ],
+)
 def test_of_the_store(
     begun: Callable[[str], tuple[Bay, dict[str, str]]], seaweed: SeaweedServer, stage: str, name: str
 ) -> None:
