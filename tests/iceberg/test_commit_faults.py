@@ -97,6 +97,22 @@ def test_a_landed_commit_is_found_below_a_rivals(lake: Lake, scripted: ScriptedC
     assert_whole(lake)
 
 
+def test_a_rollback_meanwhile_is_not_undone(lake: Lake, scripted: ScriptedCatalog) -> None:
+    """Of another hour's commit: it makes no snapshot, so that nothing but what `main` stands on tells of it."""
+    before = lake.now.head
+    assert before is not None
+    lake.put(ELEVEN, [5])
+    sealed = lake.seal(TEN, [1])
+
+    def rolled_back(send: Send) -> CommitTableResponse:
+        lake.now.table.manage_snapshots().rollback_to_snapshot(before).commit()
+        return send()
+
+    scripted.script = [rolled_back]
+    assert lake.replace(sealed).tries == 2
+    assert lake.rows() == {TEN.key: [1], TWELVE.key: [9]}
+
+
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_unknown_for_ever_deletes_nothing(lake: Lake, scripted: ScriptedCatalog, error: Exception) -> None:
     """While the base stands, a commit may still land: its error says so, and every file of it stays."""
@@ -277,6 +293,17 @@ def test_a_fence_that_a_rival_made_needless_leaves_nothing(
     scripted.script = [rival]  # type: ignore[list-item]  # it never answers
     commit.fence(scripted, lake.identifier, {lake.now.head}, batch="fence")
     assert lake.rows() == {TEN.key: [0], ELEVEN.key: [1], TWELVE.key: [9]}
+    assert_whole(lake)
+
+
+@pytest.mark.parametrize("error", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_fence_whose_answer_was_lost_is_whole(lake: Lake, scripted: ScriptedCatalog, error: Exception) -> None:
+    """It is known by its snapshot, and not only by `main` having moved: nothing that it wrote is removed."""
+    before = lake.now.head
+    scripted.script = [lost(error)]
+    commit.fence(scripted, lake.identifier, {before}, batch="fence")
+    assert lake.now.head != before
+    assert lake.rows() == {TEN.key: [0], TWELVE.key: [9]}
     assert_whole(lake)
 
 

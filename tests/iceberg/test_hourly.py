@@ -41,10 +41,10 @@ def commit(lake: Lake, attempt: Attempt, epoch: int = 9) -> Replaced:
 
 
 @pytest.mark.parametrize("ids", [[1, 2], []], ids=["rows", "no rows"])
-@pytest.mark.parametrize("changed", ["nothing", "appended to", "replaced", "expired"])
+@pytest.mark.parametrize("changed", ["nothing", "appended to", "replaced", "expired", "rolled back"])
 def test_an_attempt_that_landed_unseen_is_done(lake: Lake, ids: list[int], changed: str) -> None:
     """A resumed attempt finds its landed commit, whatever was done to the hour since, and changes nothing."""
-    lake.put(TEN, [0])
+    opened_on = lake.put(TEN, [0]).snapshot_id
     sealed = lake.seal(TEN, ids)
     landed = lake.replace(sealed).snapshot_id
     if changed == "appended to":
@@ -55,6 +55,9 @@ def test_an_attempt_that_landed_unseen_is_done(lake: Lake, ids: list[int], chang
         assert landed is not None
         lake.put(ELEVEN, [5])
         lake.now.table.maintenance.expire_snapshots().by_id(landed).commit()
+    elif changed == "rolled back":
+        assert opened_on is not None
+        lake.now.table.manage_snapshots().rollback_to_snapshot(opened_on).commit()
     before = lake.now.head, lake.rows()
     replaced = commit(lake, attempt_of(sealed, landed))
     assert replaced.snapshot_id == (lake.now.head if changed == "expired" else landed)

@@ -4,17 +4,16 @@ import copy
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table.update import SetLocationUpdate
 
-from lakehouse_pipeline.backfill.attempts import HourInHand
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.iceberg.tables import open_catalog
-from lakehouse_pipeline.ledger.records import HourRecord, Marker
 from lakehouse_pipeline.ledger.turns import Turn
 from lakehouse_pipeline.maintenance import expiry, manifests
 from lakehouse_pipeline.maintenance.lease import maintaining
@@ -87,20 +86,26 @@ def test_left_manifests_are_told_by_either_spelling(lake: Lake, monkeypatch: pyt
     assert lake.rows() == rows
 
 
-def test_a_landed_attempt_is_told_by_either_spelling(lake: Lake) -> None:
-    """Its marker outlives it, the location is spelled anew: nothing of it that the table reaches is removed."""
+@pytest.mark.parametrize("noted", [True, False], ids=["of this version", "of an earlier one"])
+def test_a_landed_attempt_is_told_by_either_spelling(lake: Lake, *, noted: bool) -> None:
+    """Its marker outlives it, the location is spelled anew: nothing of it that the table reaches is removed.
+
+    An attempt of an earlier version does not say how the location was spelled when it was opened.
+    """
     hand = opened(lake, TEN)
     marker = next(iter(lake.now.ledger.marked())).marker
     seal(lake, hand, [1, 2])
     hand.commit()
     respell(lake)
-    lake.now.ledger.mark(marker.model_copy(update={"closed": True, "sealed": True}))
+    attempt = marker.attempt if noted else marker.attempt.model_copy(update={"layout": {}})
+    lake.now.ledger.mark(marker.model_copy(update={"attempt": attempt, "closed": True, "sealed": True}))
     close_attempts(lake.now, lambda _run_id: True, grace=timedelta(0))
     assert lake.rows() == {TEN.key: [1, 2]}
 
 
-def landed_long_ago(lake: Lake) -> tuple[HourInHand, HourRecord, Marker]:
-    """Commit an attempt whose manifests are written anew and expired; gives its record and marker of before."""
+def test_a_record_that_comes_back_old_is_held_against_the_table(catalog: Catalog, monkeypatch: Any) -> None:
+    """From a copy of the ledger's folder, after the attempt landed and its manifests were written anew and expired."""
+    lake = Lake.create(catalog)
     hand = opened(lake, TEN)
     stale, marker = hand.held.record, next(iter(lake.now.ledger.marked())).marker
     (written,) = lake.write(TEN, [in_bucket(0, events(TEN, [1, 2]))], hand.attempt.id)
@@ -111,30 +116,9 @@ def landed_long_ago(lake: Lake) -> tuple[HourInHand, HourRecord, Marker]:
     with maintaining(lake.now, "manifests", "x") as held:
         manifests.rewrite_manifests(lake.now, manifests.look(lake.now), held)
     expired(lake)
-    return hand, stale, marker
-
-
-def test_a_record_that_comes_back_old_is_held_against_the_table(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From a copy of the ledger's folder, after the attempt landed and its manifests were written anew and expired."""
-    lake = Lake.create(catalog)
-    hand, stale, marker = landed_long_ago(lake)
     lake.now.files.put(hand.held.url, stale.model_dump_json().encode())
     lake.now.ledger.mark(marker)
     monkeypatch.setattr("lakehouse_pipeline.backfill.leftovers.ZOMBIES", timedelta(0))  # it is an old one
-    close_attempts(lake.now, lambda _run_id: True, grace=timedelta(0))
-    assert lake.missing() == set()
-    assert lake.rows()[TEN.key] == [1, 2]
-
-
-def test_an_old_stray_is_held_against_the_table(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same where its marker comes back and its record is lost."""
-    lake = Lake.create(catalog)
-    hand, _, marker = landed_long_ago(lake)
-    lake.now.files.delete(hand.held.url)
-    lake.now.ledger.mark(marker)
-    monkeypatch.setattr("lakehouse_pipeline.backfill.leftovers.LEASE", timedelta(seconds=-1))
     close_attempts(lake.now, lambda _run_id: True, grace=timedelta(0))
     assert lake.missing() == set()
     assert lake.rows()[TEN.key] == [1, 2]

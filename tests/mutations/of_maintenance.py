@@ -106,7 +106,7 @@ OF_MAINTENANCE = (
         "maintenance/audit.py",
         "                WHEN is_at_work(url) THEN 'of an attempt in the ledger'\n",
         "",
-        ("tests/maintenance/test_sweep.py::test_files_of_an_attempt_that_the_ledger_knows_stay",),
+        ("tests/maintenance/test_sweep.py::test_exactly_the_orphans_go[file]",),
     ),
     Guard(
         "what a catalog names outside of metadata is no orphan",
@@ -313,7 +313,7 @@ OF_MAINTENANCE = (
         ("tests/maintenance/test_sweep.py::test_a_file_that_comes_back_as_another_keeps_its_copy",),
     ),
     Guard(
-        "a batch is recorded before it is moved",
+        "what a sweep moves is recorded",
         "maintenance/quarantine.py",
         "self._files.put(self._batch_url(sweep, number), Batch(files=files).model_dump_json(indent=1).encode())",
         "pass",
@@ -465,7 +465,9 @@ OF_MAINTENANCE = (
         "maintenance/rewrite.py",
         "    _prove_count(task, read.total.rows)\n",
         "",
-        ("tests/maintenance/test_strategies.py::test_rows_that_are_not_right_are_not_committed",),
+        (
+            "tests/maintenance/test_strategies.py::test_rows_that_are_not_right_are_not_committed[rewrite reads rows twice]",
+        ),
     ),
     Guard(
         "the rows that are written are those that were read",
@@ -486,6 +488,6 @@ OF_MAINTENANCE = (
         "maintenance/rewrite.py",
         "        keys.prove()\n",
         "        pass\n",
-        ("tests/maintenance/test_strategies.py::test_rows_that_are_not_right_are_not_committed",),
+        ("tests/maintenance/test_strategies.py::test_rows_that_are_not_right_are_not_committed[merge loses a key]",),
     ),
 )
