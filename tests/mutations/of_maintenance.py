@@ -466,8 +466,10 @@ OF_MAINTENANCE = (
         "    _prove_count(task, read.total.rows)\n",
         "",
         (
-            "tests/maintenance/test_strategies.py::"
-            "test_rows_that_are_not_right_are_not_committed[rewrite reads rows twice]",
+            (
+                "tests/maintenance/test_strategies.py::"
+                "test_rows_that_are_not_right_are_not_committed[rewrite reads rows twice]"
+            ),
         ),
     ),
     Guard(
