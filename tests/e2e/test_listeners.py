@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,12 +66,10 @@ def test_the_page_and_what_it_starts(tmp_path: Path, command: list[str]) -> None
             assert f"127.0.0.1:{port}" in addresses(pids)
             assert beyond_loopback(pids) == set()
         finally:
-            os.killpg(dev.pid, signal.SIGINT)  # as a terminal does: all that it has started hears it
-            try:
-                dev.wait(ENDS_WITHIN_S)
-            finally:
-                if dev.poll() is None:
-                    os.killpg(dev.pid, signal.SIGKILL)
+            for sent in (signal.SIGTERM, signal.SIGKILL):  # as a terminal does, to all that it has started
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(dev.pid, sent)
+                    dev.wait(ENDS_WITHIN_S)
 
 
 def wait_for(page: Page, dev: subprocess.Popen[bytes]) -> None:
