@@ -6,9 +6,9 @@ removes it for good. Each attempt's rows are its own, as those of a source that 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,7 @@ from lakehouse_pipeline.maintenance.quarantine import Quarantine
 from lakehouse_pipeline.maintenance.sweep import purge, restore, sweep
 from lakehouse_pipeline.object_store import side_by_side
 from lakehouse_pipeline.retry import RetryPolicy
-from tests.backfill.attempt_model import BUCKETS, HOURS, LOCATION, Attempts, Strike, strikes
+from tests.backfill.attempt_model import BUCKETS, HOURS, LOCATION, Attempts, Strike, Writer, strikes
 from tests.iceberg.lake import EVENTS, spec_of
 
 EXAMPLES = int(os.environ.get("LAKEHOUSE_EXAMPLES", "100"))
@@ -93,7 +93,7 @@ class Life(Attempts):
         self.removed: set[bytes] = set()  # for good, or perhaps
         self.kept: dict[str, dict[HourWindow, list[int]]] = {}
         self.named = 0
-        self.hasty = False
+        self.hasty = self.on_its_way = False
 
     # -----------------------------------------------------------------------------------------------------------------
     # Maintenance
@@ -136,6 +136,20 @@ class Life(Attempts):
             plan = compaction.look(MaintenanceSettings(), spec, self.now)
             for _done in compaction.compact(self.warehouse, spec, plan, f"compaction {self.named}", ThreadWorkers(1)):
                 pass
+
+    @contextmanager
+    def weathered(self, strike: Strike | None, writer: Writer | None = None) -> Iterator[None]:
+        """Remember that a commit may be on its way."""
+        self.on_its_way |= bool(strike and strike[1] in {"late", "killed in flight"})
+        with super().weathered(strike, writer):
+            yield
+
+    def time_passes(self, seconds: float) -> None:
+        """Let nothing be on its way for as long as orphans have to be old: that is what `orphans_after` is for."""
+        if self.on_its_way and seconds >= OLD.total_seconds():
+            self.arrive_all(self.weather.commits)
+            self.on_its_way = False
+        super().time_passes(seconds)
 
     @rule(hasty=st.booleans(), strike=strikes)
     def expire(self, hasty: bool, strike: Strike | None) -> None:  # noqa: FBT001
