@@ -40,8 +40,8 @@ from lakehouse_pipeline.object_store.counts import RequestCounts, counting
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
 from lakehouse_pipeline.planning.s3_scaling import Scaling
 from lakehouse_pipeline.testing.faults import FaultServer
-from lakehouse_pipeline.testing.schedule import Effect, Fault
 from tests.backfill.hands import new_attempt
+from tests.storms import OF_S3
 
 HOURS = 20
 FILES = 60  # of an hour
@@ -56,13 +56,6 @@ FILE_SIZE = 1_000_000
 REQUEST_TIMEOUT_S = 5  # some answers never come
 GIVEN_UP_S = 900.0
 START = datetime(2013, 1, 1, tzinfo=UTC)
-FAULTS = (
-    Fault(effect=Effect.INTERNAL_ERROR, probability=0.01, times=None),
-    Fault(effect=Effect.INTERNAL_ERROR, probability=0.01, times=None, landed=True),
-    Fault(effect=Effect.RESET, probability=0.005, times=None),
-    Fault(effect=Effect.RESET, probability=0.005, times=None, landed=True),
-    Fault(effect=Effect.SILENCE, probability=0.002, times=None, landed=True),
-)
 LAYOUTS: Mapping[str, Mapping[str, str]] = {
     "base-2": {},
     "base-64": {"write.py-location-provider.impl": "benchmarks._base64_locations.Base64Locations"},
@@ -161,7 +154,7 @@ def measure(seaweed: SeaweedServer, layout: str, files: int, rate: float) -> dic
     quiet = open_catalog(properties)
     make_table(quiet, identifier, LAYOUTS[layout])
     keys = [HourWindow(START + timedelta(hours=place)).key for place in range(HOURS)]
-    with FaultServer(seaweed.endpoint, faults=FAULTS, scaling=scaling) as server:
+    with FaultServer(seaweed.endpoint, faults=OF_S3, scaling=scaling) as server:
         stormy = {**properties, "s3.endpoint": server.endpoint, "s3.request-timeout": str(REQUEST_TIMEOUT_S)}
         asked = {"catalog": stormy, "table": identifier, "files": files, "killed": False}
         began = time.monotonic()

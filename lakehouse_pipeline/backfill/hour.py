@@ -47,9 +47,7 @@ def run_hour(bench: Bench, hour: HourWindow, *, force: bool = False) -> HourResu
     return outcome
 
 
-def seal_hour(
-    bench: Bench, hour: HourWindow, *, force: bool = False, halt: Halt | None = None
-) -> "HourResult | HourRun":
+def seal_hour(bench: Bench, hour: HourWindow, *, force: bool = False, halt: Halt | None = None) -> HourResult | HourRun:
     """Take an hour as far as it goes without a commit: skipped, or sealed and in hand, its lease renewed.
 
     Args:
@@ -71,7 +69,7 @@ def seal_hour(
 
 
 def commit_hours(
-    runs: "Sequence[HourRun]", others: Sequence[HourInHand] = ()
+    runs: Sequence[HourRun], others: Sequence[HourInHand] = ()
 ) -> dict[HourWindow, HourResult | LakehouseError]:
     """Commit sealed hours of one table in one snapshot; gives, by hour, what became of it.
 
@@ -109,7 +107,7 @@ def _failing(bench: Bench, hour: HourWindow) -> Iterator[None]:
 
 def _sealed(
     bench: Bench, hour: HourWindow, counter: RequestCounter, halt: Halt, *, force: bool
-) -> "HourResult | HourRun":
+) -> HourResult | HourRun:
     stages = Stages()
     while True:
         with stages.timed("plan"):
@@ -121,7 +119,7 @@ def _sealed(
             logger.warning("%s: its record was written by another run just now; looking again", hour)
 
 
-def _carried_out(work: "HourRun") -> "HourResult | HourRun | None":
+def _carried_out(work: HourRun) -> HourResult | HourRun | None:
     """Do what was planned; None where what another run did has to be planned for anew."""
     if work.plan.step == "skip":
         return work.skip()

@@ -104,13 +104,14 @@ def with_way_out(view: View) -> Iterator[None]:
         yield
     except LakehouseError as error:
         said = str(error)
+        names_one = any(_name(item) in said for item in view.objects)
         if (
             view.reader != "spark"
             or not isinstance(error.__cause__ or error.__context__, SPARK_ERRORS)
-            or not (_OF_FILES.search(said) or any(_name(item) in said for item in view.objects))
+            or not (_OF_FILES.search(said) or names_one)
         ):
             raise
-        where = "" if any(_name(item) in said for item in view.objects) else f" (reading {_told(view.objects)})"
+        where = "" if names_one else f" (reading {_told(view.objects)})"
         raise type(error)(f"{said.rstrip('.')}{where}. `reader: arrow` takes more, and tells the row") from error
 
 

@@ -30,9 +30,7 @@ Answers = Generator[tuple[int, Result | LakehouseError], None, None]
 THREADS = 2
 RAY_RETRIES = 3  # of a task whose worker was lost
 RAY_ENDS_WITHIN_S = 30.0  # a task that was cancelled; where its machine does not answer it is left to the second pass
-RAY_BEYOND_LOOPBACK = (
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's own name (ray/_private/ray_constants.py), on Linux too
-)
+RAY_BEYOND_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # so in ray/_private/ray_constants.py, for Linux too
 _ANSWER = pa.schema([("place", pa.int64()), ("answer", pa.binary())])
 
 _check: ContextVar[Callable[[], object]] = ContextVar("check", default=lambda: None)
@@ -79,22 +77,27 @@ class ThreadWorkers:
 
     def run(self, call: Callable[[Task], Result], tasks: Sequence[Task]) -> Answers[Result]:
         """Run as many at once as there are threads."""
-        ended = Event()
+        begun, ended = Event(), Event()
 
         def check() -> None:
             if ended.is_set():
                 raise LakehouseError("nobody waits for it any more")
 
-        with ThreadPoolExecutor(self.threads) as pool:
-            futures = {
-                pool.submit(copy_context().run, _answered, call, task, check): place for place, task in enumerate(tasks)
-            }
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:
-                ended.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+        def one(task: Task) -> Result | LakehouseError:
+            begun.wait()  # until all threads are there: of one whose start is interrupted the pool does not know
+            check()
+            return _answered(call, task, check)
+
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            futures = {pool.submit(copy_context().run, one, task): place for place, task in enumerate(tasks)}
+            begun.set()
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            ended.set()
+            begun.set()
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)

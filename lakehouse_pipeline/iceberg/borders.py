@@ -48,32 +48,35 @@ def check_layout(table: Table, layout: Mapping[str, str]) -> None:
 def check_inside(locations: LocationProvider, urls: Iterable[str]) -> None:
     """Hold the names of an attempt's files against the folders that they are to be in.
 
-    A class that the table's owner has set to name files may put them wherever it likes; out of there leads nothing.
+    A class that the table's owner has set to name files may put them wherever it likes, and in any bucket; but what it
+    names is named without `..`.
 
     Raises:
         SafetyError: one is elsewhere.
     """
-    pyicebergs = type(locations).__module__.startswith("pyiceberg.")
-    folders = sorted(_folders(locations), key=len) if pyicebergs else [""]
+    named = sorted(_folders(locations), key=len) if type(locations).__module__.startswith("pyiceberg.") else []
     for url in urls:
-        if not any(SPELLINGS.contains(folder, url) for folder in folders):
+        folders = named or [f"{SPELLINGS.split(url)[0]}/"]
+        if not SPELLINGS.one_contains(folders, url):
             raise SafetyError(
-                f"{url!r}, which the ledger says is a file of an attempt, is not in {' or '.join(folders)}: "
-                "nothing of the attempt is removed. Somebody has changed what it claimed"
+                f"{url!r}, which the ledger says is a file of an attempt, is not in {' or '.join(folders)}, at least "
+                "not without '..': nothing of the attempt is removed. Somebody has changed what it claimed"
             )
 
 
 def _stays(table: Table, layout: Mapping[str, str]) -> bool:
     """Tell whether all that a layout names is in the table's folders; a class that names files is asked by none."""
     now = layout_of(table)
-    if {name: told for name, told in layout.items() if name.startswith(PROVIDER)} != {
-        name: told for name, told in now.items() if name.startswith(PROVIDER)
-    }:
+    if _provider_in(layout) != _provider_in(now):
         return False
     shaped = {name: told for name, told in layout.items() if name != LOCATION}
     asked = _folders(load_location_provider(layout.get(LOCATION, table.location()), shaped))
     ours = folders_of(table, SPELLINGS)
-    return all(any(SPELLINGS.contains(folder, each) for folder in ours) for each in asked)
+    return all(SPELLINGS.one_contains(ours, each) for each in asked)
+
+
+def _provider_in(layout: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: told for name, told in layout.items() if name.startswith(PROVIDER)}
 
 
 def _folders(locations: LocationProvider) -> set[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, AssertTableUUID, SetSnapshotRefUpdate
@@ -32,7 +32,7 @@ from lakehouse_pipeline.iceberg.commit_writing import Built, head, remove_own
 from lakehouse_pipeline.iceberg.regrouping import Choice, build_regrouping
 from lakehouse_pipeline.iceberg.replacement import build_fence, build_replacement
 from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
-from lakehouse_pipeline.iceberg.tables import ask
+from lakehouse_pipeline.iceberg.tables import find_table
 from lakehouse_pipeline.retry import RetryPolicy, retry_call
 
 # A conflict costs one manifest list; committers of other hours are the only rivals, so patience is cheap.
@@ -327,10 +327,10 @@ def load(catalog: Catalog, identifier: str) -> Table:
         SafetyError: it is gone.
         TransientError: the catalog cannot be reached.
     """
-    try:
-        return ask(f"load {identifier}", catalog.properties, lambda: catalog.load_table(identifier))
-    except NoSuchTableError:
-        raise SafetyError(f"{identifier} was dropped or renamed while an attempt was under way") from None
+    table = find_table(catalog, identifier)
+    if table is None:
+        raise SafetyError(f"{identifier} was dropped or renamed while an attempt was under way")
+    return table
 
 
 def _reached_since(table: Table, built: Built) -> set[str]:

@@ -59,16 +59,16 @@ class Built:
         snapshot: what it will stand on.
         removed: files that are live no more.
         own_files: what was written for this commit, or one that it took the place of, and is reached by no other.
-        regrouped: manifests that it replaces by others of the same entries.
         table_uuid: the table that it was built for; one that was made again under its name is another.
+        regrouped: manifests that it replaces by others of the same entries.
     """
 
     base: int | None
     snapshot: Snapshot
     removed: tuple[LiveFile, ...]
     own_files: tuple[str, ...]
+    table_uuid: str
     regrouped: tuple[Regrouped, ...] = ()
-    table_uuid: str = ""
 
 
 def head(table: Table) -> int | None:
@@ -201,8 +201,7 @@ class CommitWriting:
             summary=_with_totals(summary, before),
             schema_id=metadata.current_schema_id,
         )
-        uuid = str(metadata.table_uuid)
-        return Built(self.base, snapshot, tuple(removed), tuple(self.own_files), table_uuid=uuid)
+        return Built(self.base, snapshot, tuple(removed), tuple(self.own_files), str(metadata.table_uuid))
 
     @contextmanager
     def own(self, path: str) -> Iterator[str]:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 from pyiceberg.typedef import Identifier
 
 from lakehouse_pipeline.errors import SafetyError
-from lakehouse_pipeline.iceberg.tables import ask
+from lakehouse_pipeline.iceberg.tables import ask, find_table
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.places import Aliases
 from lakehouse_pipeline.object_store.side_by_side import side_by_side
@@ -27,7 +26,7 @@ def folders_of(table: Table, aliases: Aliases) -> tuple[str, ...]:
     locations = table.location_provider()
     found: list[str] = []
     for folder in sorted({table.location(), locations.data_path, locations.metadata_path}, key=len):
-        if not any(aliases.contains(outer, folder) for outer in found):
+        if not aliases.one_contains(found, folder):
             found.append(folder.rstrip("/"))
     return tuple(found)
 
@@ -69,9 +68,8 @@ def check_alone(catalog: Catalog, table: Table, aliases: Aliases) -> None:
     def check(other: Identifier) -> None:
         said = ".".join(other)
         try:
-            theirs = folders_of(ask(f"load {said}", catalog.properties, lambda: catalog.load_table(other)), aliases)
-        except NoSuchTableError:  # dropped since it was listed
-            return
+            found = find_table(catalog, other)
+            theirs = folders_of(found, aliases) if found else ()  # dropped since it was listed
         except Exception as error:  # whatever it is: PyIceberg's own errors have no common root
             raise SafetyError(
                 f"whether {said} shares a folder with {'.'.join(name)} cannot be told ({error}): nothing is removed"

@@ -27,7 +27,8 @@ from lakehouse_pipeline.iceberg.manifests import (
     DELETED,
     LiveFile,
     digest,
-    live_files,
+    live_entries,
+    live_file,
     manifests_of,
     read_entries,
     read_sealed,
@@ -174,7 +175,9 @@ class HourlyTable:
         """
         metadata = self.table.metadata
         wanted = None if hours is None else {hour.ordinal for hour in hours}
-        return live_files(metadata, self.table.io, self.head, EventTime.of(metadata, self.hour), wanted, newest=newest)
+        told = EventTime.of(metadata, self.hour)
+        for entry, span, spec_id in live_entries(metadata, self.table.io, self.head, told, wanted, newest=newest):
+            yield live_file(entry, span, spec_id)
 
     def as_sealed(self, seals: Mapping[HourWindow, Collection[Seal]]) -> dict[HourWindow, str]:
         """Give the digests of the hours that are as one of their seals says; see `digests_as_sealed`."""

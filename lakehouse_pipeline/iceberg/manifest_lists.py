@@ -59,20 +59,19 @@ class _Newest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lists = OrderedDict[str, tuple[ListedManifest, ...]]()
-        self._by_path: Mapping[bytes, ListedManifest] = {}
 
     def read(self, files: FileIO, url: str) -> tuple[ListedManifest, ...]:
         with self._lock:
             if url in self._lists:
                 self._lists.move_to_end(url)
                 return self._lists[url]
-        found = tuple(_lines(body_of(files, url), self._by_path))
+            every = (manifest for lines in self._lists.values() for manifest in lines)
+            known = {manifest.manifest_path.encode(): manifest for manifest in every if manifest.line}
+        found = tuple(_lines(body_of(files, url), known))
         with self._lock:
             self._lists[url] = found
             while len(self._lists) > 1 and sum(map(len, self._lists.values())) > LINES_KEPT:
                 self._lists.popitem(last=False)
-            every = (manifest for lines in self._lists.values() for manifest in lines)
-            self._by_path = {manifest.manifest_path.encode(): manifest for manifest in every if manifest.line}
         return found
 
 

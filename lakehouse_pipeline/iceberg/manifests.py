@@ -88,20 +88,6 @@ def digest(paths: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:32]
 
 
-def live_files(
-    metadata: TableMetadata,
-    files: FileIO,
-    snapshot_id: int | None,
-    event_time: EventTime,
-    hours: Collection[int] | None = None,
-    *,
-    newest: int | None = None,
-) -> Iterator[LiveFile]:
-    """Go through the files that a snapshot reaches, deletes included, manifest by manifest; see `live_entries`."""
-    for entry, span, spec_id in live_entries(metadata, files, snapshot_id, event_time, hours, newest=newest):
-        yield live_file(entry, span, spec_id)
-
-
 def live_entries(
     metadata: TableMetadata,
     files: FileIO,

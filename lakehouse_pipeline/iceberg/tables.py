@@ -22,6 +22,7 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
 )
 from pyiceberg.table import Table
+from pyiceberg.typedef import Identifier
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
@@ -63,19 +64,32 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
         ConfigurationError: PyIceberg knows no such catalog, or refuses the credentials.
         TransientError: it cannot be reached.
     """
+    opening = "open the catalog"
     settings = {"py-io-impl": FILE_IO, **properties}
     name = settings.pop("name", "lakehouse")
     _make_sqlite_folder(settings.get("uri", ""))
 
     def opened() -> Catalog:
-        return retry_call(OPENING, lambda: load_catalog(name, **settings), on=_is_being_made, name="open the catalog")
+        try:
+            return retry_call(OPENING, lambda: load_catalog(name, **settings), on=_is_being_made, name=opening)
+        except ValueError as error:
+            raise ConfigurationError(f"the catalog: {error}") from None
 
+    return ask(opening, settings, opened)
+
+
+def find_table(catalog: Catalog, identifier: str | Identifier) -> Table | None:
+    """Load a table as it is, None while it does not exist.
+
+    Raises:
+        ConfigurationError: the catalog refuses the credentials.
+        TransientError: it cannot be reached.
+    """
+    said = identifier if isinstance(identifier, str) else ".".join(identifier)
     try:
-        return ask("open the catalog", settings, opened)
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(f"the catalog: {error}") from None
+        return ask(f"load {said}", catalog.properties, lambda: catalog.load_table(identifier))
+    except NoSuchTableError:
+        return None
 
 
 def load_table(catalog: Catalog, spec: TableSpec) -> Table | None:
@@ -85,11 +99,9 @@ def load_table(catalog: Catalog, spec: TableSpec) -> Table | None:
         ConfigurationError: the table is not the one that the spec describes.
         TransientError: the catalog cannot be reached.
     """
-    try:
-        table = ask(f"load {spec.table}", catalog.properties, lambda: catalog.load_table(spec.table))
-    except NoSuchTableError:
-        return None
-    check_agrees(table.metadata, spec)
+    table = find_table(catalog, spec.table)
+    if table:
+        check_agrees(table.metadata, spec)
     return table
 
 
@@ -137,9 +149,8 @@ def apply_spec(catalog: Catalog, spec: TableSpec, *, dry_run: bool) -> ChangePla
         CommitStateUnknownError: whether the changes landed is not known.
         TransientError: the catalog cannot be reached.
     """
-    try:
-        table = ask(f"load {spec.table}", catalog.properties, lambda: catalog.load_table(spec.table))
-    except NoSuchTableError:
+    table = find_table(catalog, spec.table)
+    if table is None:
         return None
     plan = plan_changes(table.metadata, spec)
     refuse_impossible(plan)

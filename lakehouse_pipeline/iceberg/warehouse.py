@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, store_of
-from lakehouse_pipeline.iceberg.tables import apply_spec, ask, create_table, load_table, open_catalog
+from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, find_table, load_table, open_catalog
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 
@@ -48,12 +47,8 @@ class Warehouse:
 
     def find(self, spec: TableSpec) -> HourlyTable | None:
         """Load a spec's table whether or not it agrees with the spec; None while there is none."""
-        name = spec.table
-        try:
-            table = ask(f"load {name}", self.catalog.properties, lambda: self.catalog.load_table(name))
-        except NoSuchTableError:
-            return None
-        return HourlyTable(self.catalog, table, spec.hour)
+        table = find_table(self.catalog, spec.table)
+        return HourlyTable(self.catalog, table, spec.hour) if table else None
 
     def create(self, spec: TableSpec, columns: tuple[Column, ...]) -> HourlyTable:
         """Create a spec's table, or load it where somebody was faster."""

@@ -349,7 +349,7 @@ class _Sorting:
         return True
 
     def _why_not(self, path: str) -> str:
-        if not any(SPELLINGS.contains(folder, path) for folder in self.folders):
+        if not SPELLINGS.one_contains(self.folders, path):
             return ELSEWHERE
         name = path.rpartition("/")[2]
         return UNDER_WAY if self.under_way and self.under_way.search(name) else ""

@@ -195,7 +195,7 @@ class Quarantine:
             raise SafetyError(f"there is no sweep {sweep} that can be undone; there are: {known}")
         for batch in self.batches(sweep):
             for each in batch.files:
-                if not any(SPELLINGS.contains(folder, each.url) for folder in folders):
+                if not SPELLINGS.one_contains(folders, each.url):
                     raise SafetyError(
                         f"sweep {sweep} says that it has moved {each.url!r}, which is not in {' or '.join(folders)}: "
                         "either the table was there then, or somebody has changed the record. Nothing is put back"

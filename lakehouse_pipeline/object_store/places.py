@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 S3_SPELLINGS: Mapping[str, str] = {"s3a": "s3", "s3n": "s3"}  # Hadoop's; Iceberg's `equal_schemes` has the same
@@ -56,6 +56,10 @@ class Aliases:
         root = f"{folder_path.rstrip('/')}/"
         inside = f"{path.rstrip('/')}/".startswith(root)
         return folder_origin == origin and inside and _DOTS.isdisjoint(names_in(path[len(root) :]))
+
+    def one_contains(self, folders: Iterable[str], url: str) -> bool:
+        """Tell whether a URL is in one of some folders; see `contains`."""
+        return any(self.contains(folder, url) for folder in folders)
 
     def overlap(self, one: str, other: str) -> bool:
         """Tell whether one of two folders may be in the other, to any store: where `..` leads is where it leads."""

@@ -7,7 +7,6 @@ Booleans are true, false, 1 and 0; numbers are finite, without blanks; timestamp
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -84,7 +83,7 @@ def _names(header: bytes, schema: pa.Schema, url: str) -> Names:
         names = tuple(field or "" for field in _fields(header.decode().rstrip("\r\n")))
     except (UnicodeDecodeError, BadLineError) as error:
         raise DataError(f"{url}: the header line cannot be read: {error}: land it with one line of names") from None
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    twice = values.twice(names)
     if twice:
         raise DataError(f"{url}: the header line names columns twice: {values.listed(twice)}; rename one of each")
     missing = [name for name in schema.names if name not in names]

@@ -25,8 +25,7 @@ def schema_in_our_types(schema: pa.Schema, url: str) -> pa.Schema:
         DataError: a name stands twice, or a column has a type that the readers do not know.
     """
     problems = [f'"{f.name}" has the type {f.type}' for f in schema if normalised(f.type) is None]
-    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
-    problems += [f'"{name}" stands twice' for name in twice]
+    problems += [f'"{name}" stands twice' for name in values.twice(schema.names)]
     if problems:
         raise DataError(
             f"{url}: these columns cannot be read: {'; '.join(problems)}. Land them otherwise, or give the spec "

@@ -5,7 +5,8 @@ The vectorised conversions in `columns` accept nothing that this module refuses 
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 
@@ -99,6 +100,11 @@ def listed(names: Sequence[str]) -> str:
     """List the columns of a file for a message, as far as they can be read; what does not print is escaped."""
     told = ", ".join(shown(name) if name.isprintable() else ascii(name) for name in names[:NAMES_LIMIT])
     return told + (f", … {len(names):,} in all" if len(names) > NAMES_LIMIT else "")
+
+
+def twice(names: Iterable[str]) -> list[str]:
+    """Give those names, in order, that stand more than once."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def parser_of(kind: pa.DataType) -> Parser:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import store_of
@@ -18,10 +17,10 @@ from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
 from tests.backfill.lone_runs import Lone
 from tests.backfill.sail_runs import SailRun
-from tests.crashes.flows import is_over
-from tests.crashes.test_crash_points import LAPSED
+from tests.crashes.flows import close_all
 from tests.iceberg.lake import hours_after
 from tests.projects import Project, json_lines, row, strays
+from tests.storms import OF_S3
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +31,6 @@ SEED = 11
 WITHIN_S = 3600
 # Writes a second that a range of keys takes, and seconds until it is split: S3's 3,500 and minutes, made small.
 SCALING = Scaling(write_rate=15.0, read_rate=25.0, detect_s=5.0, split_s=5.0, heat_window_s=2.0)
-OF_S3 = (
-    Fault(effect=Effect.INTERNAL_ERROR, probability=0.01, times=None),
-    Fault(effect=Effect.INTERNAL_ERROR, probability=0.01, times=None, landed=True),
-    Fault(effect=Effect.RESET, probability=0.005, times=None),
-    Fault(effect=Effect.RESET, probability=0.005, times=None, landed=True),
-    Fault(effect=Effect.SILENCE, probability=0.001, times=None, landed=True),
-)
 OF_CATALOG = (
     Fault(effect=Effect.CONFLICT, verb="updateTable", probability=0.1, times=None),
     Fault(effect=Effect.CONFLICT, verb="updateTable", probability=0.1, times=None, landed=True),
@@ -85,6 +77,5 @@ def test_a_thousand_hours_in_a_storm(project: Project, seaweed: SeaweedServer) -
     assert throttled + spoiled > HOURS / 10
     project.write("lakehouse.yaml", quiet)
     assert project.ids() == list(range(HOURS * ROWS))
-    for _ in range(2):
-        close_attempts(project.table, is_over, grace=LAPSED)
+    close_all(project.table)
     assert strays(project.table) == set()

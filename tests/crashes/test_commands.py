@@ -9,12 +9,9 @@ import sys
 import dagster as dg
 import pytest
 
-from lakehouse_pipeline.backfill import leftovers
-from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.testing.crash import VARIABLE
 from tests.conftest import ROOT
-from tests.crashes.flows import is_over
-from tests.crashes.test_crash_points import LAPSED
+from tests.crashes.flows import close_all
 from tests.projects import HOUR, LAKEHOUSE, NEXT, Project, row, strays
 
 SAIL, SPARK = "sail", "local[2]"
@@ -54,8 +51,5 @@ def test_a_killed_command_is_given_again(
     again = backfill(project)
     assert again.returncode == 0, again.stderr
     assert project.ids() == sorted([*range(20), *range(20)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leftovers, "LEASE", LAPSED)
-        for _ in range(3):
-            close_attempts(project.table, is_over, grace=LAPSED)
+    close_all(project.table)
     assert strays(project.table) == set()

@@ -10,27 +10,23 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pyiceberg.catalog import Catalog
 
-from lakehouse_pipeline.backfill import leftovers
-from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
 from tests.backfill.lone_runs import Lone
-from tests.crashes.flows import FLOWS, Doing, is_over
+from tests.crashes.flows import FLOWS, Doing, close_all
 from tests.iceberg.lake import Lake
 
 SEEDS = range(int(os.environ.get("LAKEHOUSE_CRASH_SEEDS", "1")))
 POINTS = [(flow, event) for flow, told in FLOWS.items() for event in told.events]
 # Of each way of going on one flow; those that go on like another take their turn in `make test-full`.
 LIKE_OTHERS = {"superseding", "rewrite", "sweep for good", "restore", "purge"}
-LAPSED = timedelta(seconds=-1)  # by the store's clock, which counts seconds
 KEPT = ("hours/", "quarantine/", "maintenance.json", "committer.json", "audit.json")  # of the ledger
 
 
@@ -104,10 +100,7 @@ def holds(bay: Bay) -> None:
     """Hold the table against what it has to be at the end: the rows, all that is reached, and nothing else."""
     flow, lake = FLOWS[bay.flow], bay.lake
     assert lake.rows() == flow.after
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leftovers, "LEASE", LAPSED)
-        for _ in range(3):  # one closes, one looks again, and one finds nothing
-            close_attempts(lake.now, is_over, grace=LAPSED)
+    close_all(lake.now)
     assert lake.missing() == set()
     assert len(lake.unreached()) == flow.orphans
     assert list(lake.now.files.list_uploads(f"{lake.now.location}/")) == []

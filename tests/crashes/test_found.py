@@ -6,22 +6,9 @@ from lakehouse_pipeline import events
 from tests.crashes.flows import expire, rewrite_manifests, run
 from tests.iceberg.conftest import catalog, lake
 from tests.iceberg.lake import ELEVEN, TEN, Lake
+from tests.maintenance.test_sweep import KilledError, killed_at
 
 __all__ = ["catalog", "lake"]
-
-
-class KilledError(BaseException):
-    """The process is no more."""
-
-
-def killed_at(name: str) -> events.Subscriber:
-    """Give a subscriber that ends its process at an event."""
-
-    def heard(event: events.Event) -> None:
-        if event.name == name:
-            raise KilledError
-
-    return heard
 
 
 def test_a_sealed_manifest_that_expired_before_its_commit_was_heard_of_goes(lake: Lake) -> None:

@@ -247,6 +247,22 @@ def test_no_task_outlives_an_interruption(workers: Workers, tmp_path: Path) -> N
     assert [sign.stat().st_size for sign in signs] == left_at
 
 
+def test_interrupted_while_tasks_are_given_out(tmp_path: Path) -> None:
+    """None of those that were given out before goes on, or has begun: threads are not waited for that it takes long."""
+
+    def given_out() -> Iterator[Path]:
+        yield tmp_path / "first"
+        time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    class Tasks(list[Path]):
+        __iter__ = staticmethod(given_out)
+
+    with pytest.raises(KeyboardInterrupt), closing(ThreadWorkers().run(beats, Tasks())) as answers:
+        list(answers)
+    assert not (tmp_path / "first").exists()
+
+
 def test_interrupted_while_others_write(lake: Lake, workers: Workers) -> None:
     """One hour is sealed, and stays so; the other's task puts nothing any more, once what it had put was removed."""
 

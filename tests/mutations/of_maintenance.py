@@ -399,7 +399,7 @@ OF_MAINTENANCE = (
     Guard(
         "files outside of the table's folders do not expire",
         "maintenance/expiry.py",
-        "if not any(SPELLINGS.contains(folder, path) for folder in self.folders):",
+        "if not SPELLINGS.one_contains(self.folders, path):",
         "if False:",
         ("tests/maintenance/test_expiry.py::test_files_from_elsewhere_are_left[sqlite]",),
     ),

@@ -205,7 +205,7 @@ def test_a_store_that_does_not_vouch_copies_nothing(
     assert (store.verbs["copy"], store.verbs["abort"], store.verbs["complete"]) == (1, 1, 2)
     assert store.checksums == {"CRC64NVME", "CRC32"}
     assert file_io.counts().bytes_copied == 0
-    assert [record.levelname for record in caplog.records if "pass through this process" in record.message] == [
+    assert [record.levelname for record in caplog.records if "pass through this process" in record.getMessage()] == [
         "WARNING"
     ]
 

@@ -4,7 +4,7 @@ import copy
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.partitioning import PartitionKey
+from pyiceberg.table.locations import LocationProvider
 
 from lakehouse_pipeline.backfill.leftovers import close_attempts
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
@@ -293,6 +295,37 @@ def test_a_tampered_claim_removes_nothing(town: Neighbourhood, path: str) -> Non
     assert all(town.lake.now.files.head(url) for url in victims)
     town.lake.now.ledger.unmark(TEN, attempt.id)
     town.lake.now.files.delete_objects(victims)
+
+
+class OwnLocations(LocationProvider):
+    """Puts files where no property of the table says it, as a class of the table's owner may."""
+
+    def new_data_location(self, data_file_name: str, partition_key: PartitionKey | None = None) -> str:
+        """Give a file's place, beside the table."""
+        beside = f"{self.table_location}-own"
+        return f"{beside}/{partition_key.to_path()}/{data_file_name}" if partition_key else f"{beside}/{data_file_name}"
+
+
+def test_what_a_class_of_the_owners_named_is_removed(catalog: Catalog) -> None:
+    """Its files are where it says; but a claim that names them by `..` is refused."""
+    impl = f"{OwnLocations.__module__}.{OwnLocations.__qualname__}"
+    lake = Lake.create(catalog)
+    with lake.now.table.transaction() as transaction:
+        transaction.set_properties({"write.py-location-provider.impl": impl})
+    lake.put(TEN, [1])
+    for path in ("", "../events"):
+        attempt = new_attempt(lake.now, ELEVEN).model_copy(update={"buckets": 1})
+        lake.now.ledger.mark(Marker(hour=ELEVEN.key, attempt=attempt, closed=True))
+        left = lake.now.target(ELEVEN, attempt.id, 1).file_url(0, 0, 0)
+        lake.now.files.put(left, b"left over")
+        assert "-own/" in left
+        if path:
+            claims = lake.now.ledger.claims_url(ELEVEN, attempt.id)
+            claim(lake.now.files, claims, Claim(bucket=0, paths=(path,)))
+        with pytest.raises(SafetyError, match="Somebody has changed what it claimed") if path else nullcontext():
+            closed(lake)
+        assert bool(lake.now.files.head(left)) is bool(path)
+    assert lake.rows() == {TEN.key: [1]}
 
 
 def test_a_layout_that_the_table_had_is_believed(catalog: Catalog) -> None:
