@@ -6,7 +6,7 @@ removes it for good. Each attempt's rows are its own, as those of a source that 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -19,8 +19,8 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from pyiceberg.exceptions import CommitFailedException
 
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
-from lakehouse_pipeline.engines import workers
-from lakehouse_pipeline.engines.workers import ThreadWorkers
+from lakehouse_pipeline.engines.workers import Answers, Result, Task
+from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit_writing, data_files, rows, tables
 from lakehouse_pipeline.iceberg import expiry as iceberg_expiry
@@ -65,6 +65,21 @@ class Serial(Executor):
         return future
 
 
+class InTurn:
+    """Workers of whom the next begins when one has ended."""
+
+    remote = False
+
+    def run(self, call: Callable[[Task], Result], tasks: Sequence[Task]) -> Answers[Result]:
+        """Do one task after the other."""
+        for place, task in enumerate(tasks):
+            try:
+                answer: Result | LakehouseError = call(task)
+            except LakehouseError as error:
+                answer = error
+            yield place, answer
+
+
 class Clock(datetime):
     """The clock of this process, which is not the store's, and jumps."""
 
@@ -83,7 +98,7 @@ class Life(Attempts):
     def create(self) -> None:
         """Begin with an empty table."""
         super().create()
-        for module in (side_by_side, workers, rows, data_files):
+        for module in (side_by_side, rows, data_files):
             self.patched.setattr(module, "ThreadPoolExecutor", Serial)
         self.patched.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
         self.patched.setattr(iceberg_expiry, "COMMIT_RETRIES", RetryPolicy(3, 60, 0, 0))
@@ -134,7 +149,7 @@ class Life(Attempts):
         self.named += 1
         with self.weathered(strike):
             plan = compaction.look(MaintenanceSettings(), spec, self.now)
-            for _done in compaction.compact(self.warehouse, spec, plan, f"compaction {self.named}", ThreadWorkers(1)):
+            for _done in compaction.compact(self.warehouse, spec, plan, f"compaction {self.named}", InTurn()):
                 pass
 
     @contextmanager
