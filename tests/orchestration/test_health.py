@@ -1,6 +1,8 @@
 """A table's health on Dagster's page: reported by runs, by a sensor, and by whoever materializes it."""
 
 import base64
+import threading
+import time
 from typing import Any
 
 import dagster as dg
@@ -14,6 +16,7 @@ from tests.projects import HOUR, NEXT, THIRD, Project, row
 
 pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
 
+WITHIN_S = 60.0  # the machine may be busy
 HEALTH = dg.AssetKey("events_health")
 
 
@@ -73,10 +76,23 @@ def test_a_run_says_how_far_it_is(
     """A line in its log and an observation, again and again while hours are open."""
     monkeypatch.setattr(assets, "SAID_EVERY_S", 0.2)
     monkeypatch.setattr(assets, "LOOK_EVERY_S", 0.5)
-    landed.write("tables/slow.py", "import time\n\ndef slowly(source):\n    time.sleep(2)\n    return source\n")
+    go = landed.folder / "go"
+    waits = f"    while not Path({str(go)!r}).exists():\n        time.sleep(0.1)\n"
+    head = "import time\nfrom pathlib import Path\n\n"
+    landed.write("tables/slow.py", f"{head}def slowly(source):\n{waits}    return source\n")
     columns = "{at: timestamptz!, id: long!, size: double}"
     landed.describe({"transform": "slow:slowly", "columns": columns, "accepts": "[integer_overflow]"})
+
+    def let_go() -> None:
+        until = time.monotonic() + WITHIN_S
+        while len(observations(instance)) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        go.touch()
+
+    lets_go = threading.Thread(target=let_go)
+    lets_go.start()
     done = materialize(landed, instance, HOUR, THIRD)
+    lets_go.join()
     lines = [entry.user_message for entry in instance.all_logs(done.run_id) if "done" in entry.user_message]
     assert any("0/3 done · " in line and "writing" in line for line in lines)
     told = observations(instance)
