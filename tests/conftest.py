@@ -39,7 +39,19 @@ SHARING = {
     "tests/engines/": "spark",
     **{
         f"tests/backfill/test_{name}": "spark"
-        for name in ("bad_input", "held", "hour", "kept", "other", "placement", "preview", "range", "run_plan", "spark")
+        for name in (
+            "bad_input",
+            "held",
+            "hour",
+            "kept",
+            "other",
+            "placement",
+            "preview",
+            "range",
+            "run_plan",
+            "spark",
+            "staging",
+        )
     },
     **{f"tests/orchestration/test_{name}": "spark" for name in ("loading", "resources", "secrets")},
     "tests/sources/test_orc_files": "spark",

@@ -86,6 +86,7 @@ def test_problems_outside_of_the_files(lake: Path) -> None:
     assert done.stderr.startswith("tables/events.yaml:7: source.path: there is no object at ")
 
 
+@pytest.mark.usefixtures("sail")
 def test_an_hour_is_shown(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten rows at most, and that nothing was written."""
     monkeypatch.chdir(project.folder)

@@ -16,8 +16,8 @@ from tests.projects import HOUR, LAKEHOUSE, NEXT, Project, row, strays
 
 SAIL, SPARK = "sail", "local[2]"
 POINTS = [
-    (SAIL, "attempt.opened"),
     (SAIL, "commit.sent"),
+    pytest.param(SAIL, "attempt.opened", marks=pytest.mark.full),
     *(
         pytest.param(SPARK, point, marks=pytest.mark.full)
         for point in ("attempt.opened", "object.put:3", "attempt.sealed", "commit.sent", "hour.finished")

@@ -28,7 +28,7 @@ from tests.iceberg.lake import Lake
 SEEDS = range(int(os.environ.get("LAKEHOUSE_CRASH_SEEDS", "1")))
 POINTS = [(flow, event) for flow, told in FLOWS.items() for event in told.events]
 # Of each way of going on one flow; those that go on like another take their turn in `make test-full`.
-LIKE_OTHERS = {"superseding", "rewrite", "sweep for good", "restore", "purge"}
+LIKE_OTHERS = {"hour", "superseding", "rewrite", "sweep for good", "restore", "purge"}
 KEPT = ("hours/", "quarantine/", "maintenance.json", "committer.json", "audit.json")  # of the ledger
 
 

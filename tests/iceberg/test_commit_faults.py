@@ -16,7 +16,7 @@ from lakehouse_pipeline.errors import (
     SafetyError,
     TransientError,
 )
-from lakehouse_pipeline.iceberg import commit
+from lakehouse_pipeline.iceberg import commit, tables
 from lakehouse_pipeline.retry import RetryPolicy
 from tests.backfill.hands import sealed
 from tests.iceberg.lake import ELEVEN, TEN, TWELVE, Lake, events
@@ -206,8 +206,11 @@ def test_every_new_commit_is_announced_once(lake: Lake, scripted: ScriptedCatalo
     assert bases == heads
 
 
-def test_a_table_that_cannot_be_read_back_leaves_it_unknown(lake: Lake, scripted: ScriptedCatalog) -> None:
+def test_a_table_that_cannot_be_read_back_leaves_it_unknown(
+    lake: Lake, scripted: ScriptedCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the catalog is gone after a send, the outcome is unknown and nothing is deleted."""
+    monkeypatch.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
     sealed = lake.seal(TEN, [1])
 
     def gone() -> None:

@@ -71,6 +71,7 @@ def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
+        patch.setenv("RAY_worker_niceness", "0")  # with Ray's 15 they would wait for whatever other tests do
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         import ray  # noqa: PLC0415  # it reads the mode as it is imported
 

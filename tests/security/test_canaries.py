@@ -28,11 +28,13 @@ from lakehouse_pipeline.config.lakehouse import load_lakehouse
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg import tables
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.object_store.client import s3_access
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.settings import read_settings
 from lakehouse_pipeline.orchestration.assets import build_defs
+from lakehouse_pipeline.retry import RetryPolicy
 from tests.projects import HOUR, NEXT, SPEC, THIRD, json_lines, row
 from tests.security.written import files_below, holding, objects_in, told_by
 
@@ -229,9 +231,10 @@ def session(server: SeaweedServer, sail: SparkSession, tmp_path_factory: pytest.
     files = LakehouseFileIO(server.s3_properties())
     for hour, body in ((HOUR, json_lines([row(HOUR, 1)])), (NEXT, json_lines([row(NEXT, 2)])), (THIRD, b"{")):
         files.put(f"s3://raw/2013/01/01/{hour[11:13]}.jsonl", body)
-    with heard(session.records):
+    with heard(session.records), pytest.MonkeyPatch.context() as patch:
         session.describe({}, {})
         _succeed(session)
+        patch.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
         for about, (changes, keys) in WRONG.items():
             session.describe(changes, keys)
             _fail(session, about)
