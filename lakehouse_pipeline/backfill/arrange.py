@@ -5,7 +5,7 @@ table is sorted they are packed by it. Only the public DataFrame API is used, so
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +44,7 @@ from lakehouse_pipeline.backfill.placement import (
     whole,
 )
 from lakehouse_pipeline.backfill.plan import HourPlan, transform_text
-from lakehouse_pipeline.backfill.views import Made, read_view, sample_view
+from lakehouse_pipeline.backfill.views import Made, read_view, sample_tasks, sample_view
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform, SqlTransform
 from lakehouse_pipeline.config.types import Column
@@ -54,7 +54,9 @@ from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.spark_types import spark_schema
 from lakehouse_pipeline.engines.tasks import map_in_arrow
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError
+from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.data_files import BUCKET
+from lakehouse_pipeline.iceberg.row_order import Columns
 from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, types_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject
@@ -124,9 +126,18 @@ def arranged(
     if spec.sort:
         if ranges is None and buckets > 1:
             share = share_of(spec, plan.hour)
-            sample, size = sample_view(session, files, view, cores, share)
-            with _shaped(session, spec, sample, joins, columns) as shaped:
-                ranges = _ranges(shaped, spec, buckets, size * share)
+            tasks = sample_tasks(files, view, cores, share)
+            order, size = sort_order(spec), sum(split.length for task in tasks for split in task) * share
+            thin = partial(_thinned, share=buckets * SAMPLED_ROWS_A_BUCKET * BYTES_A_ROW / max(size, 1))
+            if is_plain(spec, columns):
+                keys = _keys_of(columns, order)
+                picked = sample_view(session, files, view, tasks, Made(keys, partial(thin, schema=keys)))
+                ranges = _ranges(picked, order, buckets)
+            else:
+                sample = sample_view(session, files, view, tasks)
+                with _shaped(session, spec, sample, joins, columns) as shaped:
+                    of_keys = shaped.select(*(name for name, _ in order))
+                    ranges = _ranges(map_in_arrow(of_keys, thin, of_keys.schema), order, buckets)
         ranges = ranges or whole(sort_order(spec))
         made = Made(PARCELS, partial(packed, schema=arrow_schema_of(columns), ranges=ranges))
     if made and ranges and is_plain(spec, columns):  # rows need not enter the engine
@@ -151,18 +162,24 @@ def is_plain(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
     return spec.transform is None and same and spec.source.reader == "arrow"
 
 
-def _ranges(sample: DataFrame, spec: TableSpec, buckets: int, size: float) -> Ranges:
-    share = buckets * SAMPLED_ROWS_A_BUCKET * BYTES_A_ROW / max(size, 1)
-    order = sort_order(spec)
-    keys = sample.select(*(name for name, _ in order))
+def _keys_of(columns: tuple[Column, ...], order: Columns) -> pa.Schema:
+    schema = arrow_schema_of(columns)
+    return pa.schema([schema.field(name) for name, _ in order])
 
-    def thinned(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        # Not by `where(rand() < share)`: Sail would ask that of the numbers of the tasks that read.
-        random = np.random.default_rng(0)
-        for batch in batches:
-            yield batch.filter(pa.array(random.random(batch.num_rows) < share))
 
-    picked = map_in_arrow(keys, thinned, keys.schema).toArrow()
+def _thinned(
+    batches: Iterable[pa.RecordBatch], share: float, schema: pa.Schema | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Pick rows at random, about so many of one; in a schema, which may have fewer columns, where one is given."""
+    # Not by `where(rand() < share)`: Sail would ask that of the numbers of the tasks that read.
+    random = np.random.default_rng(0)
+    for batch in batches:
+        picked = batch.filter(pa.array(random.random(batch.num_rows) < share))
+        yield conform(picked, schema) if schema else picked
+
+
+def _ranges(sample: DataFrame, order: Columns, buckets: int) -> Ranges:
+    picked = sample.toArrow()
     return sampled(pa.concat_batches(picked.to_batches()), order, buckets) if picked.num_rows else whole(order)
 
 

@@ -96,25 +96,37 @@ def splits_of(files: LakehouseFileIO, view: View) -> tuple[Split, ...]:
     return plan_splits(files, view.objects, view.format, target_bytes=SPLIT_BYTES)
 
 
-def sample_view(
-    session: SparkSession, files: LakehouseFileIO, view: View, cores: int, share: float
-) -> tuple[DataFrame, int]:
-    """Make a frame of some of a view's rows, spread over its objects, and give the bytes that they lie in.
+def sample_tasks(files: LakehouseFileIO, view: View, cores: int, share: float) -> Sequence[Sequence[Split]]:
+    """Choose some of a view's splits, spread over its objects, for as many tasks as run at once.
 
-    Bad rows are passed over: whoever reads the whole view meets them. Of files that hold many hours, of which only a
-    `share` is wanted, more is read: they tend to be in the order of time.
+    Of files that hold many hours, of which only a `share` is wanted, more are chosen: they tend to be in the order of
+    time.
     """
     splits = plan_splits(files, view.objects, view.format, target_bytes=max(LEAST_SAMPLE_BYTES, view.bytes // 1000))
     count = min(len(splits), math.ceil(max(LEAST_SAMPLES, len(splits) / 100) / share))
     chosen = [splits[len(splits) * (2 * part + 1) // (2 * count)] for part in range(count)]
-    tasks = balance(chosen, min(len(chosen), cores))
+    return balance(chosen, min(len(chosen), cores))
 
-    def read(task: int) -> Iterator[pa.RecordBatch]:
+
+def sample_view(
+    session: SparkSession,
+    files: LakehouseFileIO,
+    view: View,
+    tasks: Sequence[Sequence[Split]],
+    made: Made | None = None,
+) -> DataFrame:
+    """Make a frame of the rows of `sample_tasks`, or of what is made of them in their place.
+
+    Bad rows are passed over: whoever reads the whole view meets them.
+    """
+    made = made or Made(view.read_schema, iter)
+
+    def rows(task: int) -> Iterator[pa.RecordBatch]:
         for split in tasks[task]:
             hour = HourRows(view.hour, ignore) if view.hour else None
             yield from read_split(files, split, view.schema, provenance=view.provenance, on_bad=ignore, hour=hour)
 
-    return run_tasks(session, len(tasks), read, view.read_schema), sum(split.length for split in chosen)
+    return run_tasks(session, len(tasks), lambda task: made.function(rows(task)), made.schema)
 
 
 def task_count(size: int, cores: int) -> int:
