@@ -9,8 +9,9 @@
 RUN = JAVA_HOME="$$(tools/java-home)"
 # A test run starts hundreds of Pythons; where bytecode may not be written, each would compile all of ours anew.
 TEST = $(RUN) PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -q
-# Whole things: Dagster's services and its page, the demo, every engine, and the JVM's Iceberg as a second opinion.
-ENDS = tests/e2e tests/demo tests/conformance tests/oracle
+# Whole things: Dagster's services and its page, the demo, every engine, the JVM's Iceberg as a second opinion, and
+# every stage under every fault.
+ENDS = tests/e2e tests/demo tests/conformance tests/oracle tests/crashes/test_fault_matrix.py
 
 demo: setup-demo ## backfill the example flights into Iceberg on an S3 server of its own
 	@$(RUN) .venv/bin/lakehouse demo $(ARGS)
@@ -22,7 +23,7 @@ dev: setup-demo ## the same lakehouse in Dagster's UI
 test: setup-dev ## every claim once, but those of test-ends
 	@$(TEST) -n 4 $(ENDS:%=--ignore=%) $(ARGS)
 
-test-ends: setup-dev ## Dagster's services, its page in a browser, the demo, every engine, and the JVM's Iceberg
+test-ends: setup-dev ## Dagster's services, its page, the demo, every engine, the JVM's Iceberg, and every fault
 	@$(TEST) -n 4 $(ENDS) $(ARGS)
 
 # What takes minutes each; every crash point with five seeds; and 20,000 histories of a table, which takes hours.
