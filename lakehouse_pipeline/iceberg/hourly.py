@@ -342,8 +342,7 @@ class HourlyTable:
             if (landed := self.landed(held.hour, held.attempt)) is not None:
                 return Replaced(landed, 0, 0)
             now = HourlyTable(self.catalog, load(self.catalog, self.identifier), self.hour)
-            seal = held.attempt.seal
-            if seal and digest(file.path for file in now.all_live((held.hour,))) == seal.digest:
+            if now.is_as_sealed(held.hour, held.attempt):
                 return Replaced(now.head, 0, 0)  # it landed, and its snapshot was expired since
         except LakehouseError as unseen:
             return unseen
@@ -364,8 +363,18 @@ class HourlyTable:
         for snapshot in now.metadata.snapshots:
             if snapshot.snapshot_id in attempt.snapshot_ids:
                 return snapshot.snapshot_id
-        reached = self._reached(now, hour, attempt.id)
-        return next(reached, (None, ""))[0]
+        for snapshot_id, _ in self._reached(now, hour, attempt.id):
+            return snapshot_id
+        seal = attempt.seal
+        if seal and attempt.bases and not seal.files and seal.digest != attempt.replaces:
+            # Nothing bears its name; but what it was sent to take away is gone.
+            table = HourlyTable(self.catalog, now, self.hour)
+            return table.head if table.is_as_sealed(hour, attempt) else None
+        return None
+
+    def is_as_sealed(self, hour: HourWindow, attempt: Attempt) -> bool:
+        """Tell whether an hour has the files, and no others, that a sealed attempt wants it to have."""
+        return attempt.seal is not None and digest(file.path for file in self.all_live((hour,))) == attempt.seal.digest
 
     def reached_files(self, hour: HourWindow, attempt: str) -> set[str]:
         """Name the data files of an attempt that a snapshot of the table, as it is now, reaches."""

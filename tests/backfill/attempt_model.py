@@ -219,7 +219,7 @@ class Attempts(RuleBasedStateMachine):
                 hand.resume()
                 _, order = self.orders.get(record.attempt.id, (hour, 0))  # a rewrite's is none
                 return self._working(Writer(hand, record.attempt.id, order))
-            leaves_traces = seal.files > 0  # one without files is known by its snapshot alone, until that expires
+            leaves_traces = seal.files > 0 or seal.digest != record.attempt.replaces
             if hand.abandon("not wanted") is not None:
                 return None
             assert not (leaves_traces and record.attempt.id in self.landed)

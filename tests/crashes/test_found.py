@@ -3,6 +3,7 @@
 import pytest
 
 from lakehouse_pipeline import events
+from tests.backfill.hands import in_hand, opened, seal
 from tests.crashes.flows import expire, rewrite_manifests, run
 from tests.iceberg.conftest import catalog, lake
 from tests.iceberg.lake import ELEVEN, TEN, Lake
@@ -21,4 +22,19 @@ def test_a_sealed_manifest_that_expired_before_its_commit_was_heard_of_goes(lake
     assert lake.unreached() != set()  # it may be committed anew, after a rollback
     run(lake, TEN, [[1]])
     assert lake.rows() == {TEN.key: [1], ELEVEN.key: [7]}
+    assert lake.unreached() == set()
+
+
+def test_an_hour_that_was_emptied_unheard_of_and_expired_is_not_given_up(lake: Lake) -> None:
+    """Its attempt has no file to be known by: that the hour has none any more tells that it landed."""
+    run(lake, TEN, [[1]])
+    hand = seal(lake, opened(lake, TEN), [])
+    with pytest.raises(KilledError), events.subscribed(killed_at("commit.landed")):
+        hand.commit()
+    run(lake, ELEVEN, [[7]])
+    expire(lake)
+    assert in_hand(lake, TEN).abandon("not wanted") is not None
+    record = lake.now.ledger.hour(TEN).record
+    assert (record.state, record.committed and record.committed.attempt) == ("idle", hand.attempt.id)
+    assert lake.rows() == {ELEVEN.key: [7]}
     assert lake.unreached() == set()
