@@ -25,7 +25,7 @@ from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.backfill.hour_run import Bench, HourRun
 from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings
-from lakehouse_pipeline.errors import LakehouseError, TransientError
+from lakehouse_pipeline.errors import CommitConflictError, LakehouseError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.leases import RENEW_EVERY, Renewal
 
@@ -239,7 +239,8 @@ class _Range:
     def _offer(self) -> None:
         for run in self.sealed:
             try:
-                with suppress(TransientError):  # it may be said nevertheless: the next look tells
+                # It may be said nevertheless, and have been taken before the answer came: the next look tells.
+                with suppress(TransientError, CommitConflictError):
                     run.offer()
                 self.offered.append(run)
             except LakehouseError as error:

@@ -14,13 +14,14 @@ import pytest
 from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.hour import commit_hours
 from lakehouse_pipeline.backfill.hour_result import HourResult
+from lakehouse_pipeline.backfill.hour_run import HourRun
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.range import HourDeadlineError, hours_in_flight, run_range
 from lakehouse_pipeline.backfill.sealed import offered_by_others
 from lakehouse_pipeline.config.backfill import BackfillSettings
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.engines.sessions import LazySession
-from lakehouse_pipeline.errors import DataError, LakehouseError
+from lakehouse_pipeline.errors import CommitConflictError, DataError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.testing.faults import FaultServer
 from tests.backfill.lone_runs import Lone
@@ -331,8 +332,24 @@ def test_what_was_offered_is_taken_back(project: Project, monkeypatch: pytest.Mo
     assert strays(project.table) == set()
 
 
-def test_what_was_offered_is_committed_by_another(project: Project) -> None:
-    """A run that waits for a committer hears of its hours when that has committed them, without a commit of its own."""
+@pytest.mark.parametrize("heard", [True, False], ids=["heard", "answer lost"])
+def test_what_was_offered_is_committed_by_another(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: bool,  # noqa: FBT001  # a table's column
+) -> None:
+    """A run that waits for a committer hears of its hours when that has committed them, without a commit of its own.
+
+    Also where the answer to its offer was lost, and the hour was taken before it asked again, which is refused then.
+    """
+    offer = HourRun.offer
+
+    def unheard(hour: HourRun) -> None:
+        offer(hour)
+        raise CommitConflictError("another run took it over")
+
+    if not heard:
+        monkeypatch.setattr(HourRun, "offer", unheard)
     land(project)
     project.run(HOURS[0].key)
     turn = project.table.ledger.turn("committer", "other")
