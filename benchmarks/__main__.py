@@ -168,7 +168,7 @@ def page() -> str:
     }
     parts = [INTRODUCTION, not_won(results), not_run(results)]
     parts += [section(each, results[each.name]) for each in BENCHMARKS if each.name in results]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def not_won(results: Mapping[str, Any]) -> str:
