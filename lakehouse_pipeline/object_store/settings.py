@@ -27,6 +27,14 @@ REQUEST_TIMEOUT_S = 60.0
 MOST_CONNECTIONS = 64  # more threads than this still work; their connections are not kept
 SESSION_NAME = "lakehouse"  # of an assumed role, in AWS's logs
 
+# How long somebody who only looks waits for a store: seconds, not the minutes that an hour's run is given.
+IMPATIENT: Mapping[str, str] = {
+    "s3.retry.num-retries": "2",
+    "s3.retry.total-timeout-ms": "3000",
+    "s3.connect-timeout": "2",
+    "s3.request-timeout": "5",
+}
+
 
 @dataclass(frozen=True)
 class AssumedRole:

@@ -30,6 +30,7 @@ from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseEr
 from lakehouse_pipeline.hours import HourWindow, canonical
 from lakehouse_pipeline.iceberg.hourly import store_of
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
+from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.orchestration.compaction import (
     compaction_asset,
     compaction_job,
@@ -39,7 +40,7 @@ from lakehouse_pipeline.orchestration.compaction import (
 from lakehouse_pipeline.orchestration.health import LOOK_EVERY_S, HealthReport, health_asset, health_name, health_sensor
 from lakehouse_pipeline.orchestration.plans import plan_asset, plan_job, plan_name
 from lakehouse_pipeline.orchestration.reports import VERSION, line_of, of_result
-from lakehouse_pipeline.orchestration.resources import IMPATIENT, OneSession, RunLog, spark_resource
+from lakehouse_pipeline.orchestration.resources import OneSession, RunLog, spark_resource
 from lakehouse_pipeline.orchestration.sensors import JOB, closing, late_files
 from lakehouse_pipeline.orchestration.upkeep import chore_assets, chore_jobs, chore_names
 from lakehouse_pipeline.sources.listing import SourceObject

@@ -18,7 +18,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
-from lakehouse_pipeline.orchestration.resources import IMPATIENT
+from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.status.health import CHECKS, Finding, checks_for, examine, health_of, throttle_share
 from lakehouse_pipeline.status.picture import STATES, TableStatus, TableWatch, hours_of
 

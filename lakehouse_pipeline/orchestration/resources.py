@@ -12,15 +12,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# How long loading the definitions, or a tick, waits for a store: seconds, not the minutes that an hour's run is given.
-IMPATIENT = {
-    "s3.retry.num-retries": "2",
-    "s3.retry.total-timeout-ms": "3000",
-    "s3.connect-timeout": "2",
-    "s3.request-timeout": "5",
-}
-
-
 class RunLog:
     """What an instance of Dagster knows of runs."""
 

@@ -18,8 +18,9 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
+from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.orchestration.reports import of_commit
-from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
+from lakehouse_pipeline.orchestration.resources import RunLog
 
 JOB = "close_attempts"
 ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)

@@ -23,7 +23,8 @@ from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.maintenance import expiry, manifests, sweep
 from lakehouse_pipeline.maintenance.audit import Amount, SweepRules
 from lakehouse_pipeline.maintenance.lease import Held, at_work, maintaining
-from lakehouse_pipeline.orchestration.resources import IMPATIENT, RunLog
+from lakehouse_pipeline.object_store.settings import IMPATIENT
+from lakehouse_pipeline.orchestration.resources import RunLog
 
 LOOK_EVERY_S = 600
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

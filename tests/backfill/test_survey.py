@@ -1,3 +1,8 @@
+"""What a look around a spec finds: its catalog, its table, its transform, its first hour."""
+
+import json
+from pathlib import Path
+
 import pytest
 
 from lakehouse_pipeline.backfill.survey import survey
@@ -59,3 +64,15 @@ def test_a_catalog_that_does_not_open(catalog: str, said: str, project: Project)
     [problem] = _survey(project)
     assert problem.startswith("lakehouse.yaml:2: catalog: ")
     assert said in problem
+
+
+def test_a_store_out_of_reach_is_soon_said(project: Project, tmp_path: Path) -> None:
+    """Who only looks does not wait for the minutes that an hour's run would."""
+    place = {"type": "sql", "uri": f"sqlite:///{tmp_path}/c.db", "warehouse": f"file://{tmp_path}/w"}
+    keys = {"s3.endpoint": "http://127.0.0.1:9", "s3.access-key-id": "a", "s3.secret-access-key": "b"}
+    project.write("lakehouse.yaml", f"tables: tables\ncatalog: {json.dumps({**place, **keys})}\n")
+    project.describe({"source": "{path: s3://raw/%Y/%m/%d/%H.jsonl, columns: {at: timestamptz!, id: long!}}"})
+    [problem] = _survey(project)
+    assert problem.startswith("events.yaml:")
+    assert "source.path: " in problem
+    assert "Could not connect to the endpoint URL" in problem
