@@ -58,14 +58,15 @@ def backfill(  # a command's options
     """
     from lakehouse_pipeline.hours import parse_range
     from lakehouse_pipeline.iceberg.warehouse import Warehouse
-    from lakehouse_pipeline.status.picture import UNFINISHED, table_status
+    from lakehouse_pipeline.status.picture import UNFINISHED, is_inside, table_status
 
     lakehouse, asked = load(config), parse_range(hours)
     spec, warehouse = lakehouse.spec(table), Warehouse.open(lakehouse.catalog)
     before = table_status(spec, warehouse.find(spec), asked)
-    if outside := before.of(frozenset({"outside start...end"})):
+    if outside := [each for each in asked if not is_inside(spec, each)]:  # whatever was recorded of them before
         raise ConfigurationError(
-            f"{len(outside)} of {asked} lie outside of {table}'s start and end: {outside[0]} to {outside[-1]}"
+            f"{len(outside)} of {asked} lie outside of {table}, whose start is {spec.start} and whose end is "
+            f"{spec.end or 'open'}: {outside[0]} to {outside[-1]}. Ask for others, or change the spec"
         )
     todo, said = list(asked), ""
     if only_failed or changed:

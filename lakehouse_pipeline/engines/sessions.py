@@ -89,7 +89,9 @@ def _set_up(session: SparkSession, kind: EngineKind) -> SparkSession:
 
 @cache
 def _swap_logger_class_alone() -> None:
-    """Let one thread at a time make a logger of PySpark's.
+    """Let one thread at a time make a logger of PySpark's, and keep those quiet that tell what its errors tell, too.
+
+    They print an error of a query with all of its Java stack, a line of kilobytes (pyspark/errors/exceptions/base.py).
 
     PySpark 4.2.1 swaps the process's logger class for that, with every error that it raises; of two threads at once the
     second puts PySpark's class back for good, and loggers of other libraries fail (pyspark/logger/logger.py).
@@ -98,7 +100,9 @@ def _swap_logger_class_alone() -> None:
 
     def alone(name: str | None = None) -> PySparkLogger:
         with lock:
-            return make(name)
+            made = make(name)
+        made.disabled = made.disabled or str(name).endswith("QueryContextLogger")
+        return made
 
     PySparkLogger.getLogger = staticmethod(alone)  # type: ignore[method-assign]
 

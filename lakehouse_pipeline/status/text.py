@@ -23,7 +23,7 @@ MARKS: Mapping[State, str] = {
 }
 MOST_DAYS = 62  # rows of the picture
 MOST_HOURS = 6  # that a line names
-MOST_MESSAGE = 200  # characters
+MOST_MESSAGE = 300  # characters
 
 Cause = tuple[str, str]  # an error's class, and what it said
 
@@ -76,7 +76,7 @@ def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
     """Say what went wrong, the most frequent first."""
     lines = []
     for (error, message), hours in causes.items():
-        said = message.partition("\n")[0]
+        said = " ".join(message.split())
         lines.append(f"  {len(hours):>3}  {error}: {said[:MOST_MESSAGE]}{'…' * (len(said) > MOST_MESSAGE)}")
         lines.append(f"       {hours_text(hours)}")
     return lines

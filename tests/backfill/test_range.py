@@ -306,7 +306,7 @@ def test_many_runs_of_one_table(project: Project, seaweed: SeaweedServer, many: 
         assert [run.ended() for run in runs] == [{}] * many
     table = project.table.table
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(days)))
-    assert len(table.snapshots()) <= many // 2  # one for each run is what runs that commit for themselves need
+    assert len(table.snapshots()) < many  # one for each run is what runs that commit for themselves need
     assert strays(project.table) == set()
 
 

@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from lakehouse_pipeline.engines.sessions import LazySession, _host_and_port, open_session
@@ -99,3 +100,10 @@ def test_an_address_that_is_none_is_not_shown(address: str) -> None:
 def test_an_address_names_a_host_and_a_port(address: str, place: tuple[str, int]) -> None:
     """Spark Connect's port is the default; parameters are PySpark's."""
     assert _host_and_port(address) == place
+
+
+def test_an_error_of_a_query_is_said_once(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    """By whoever raises it: PySpark would print it with all of its Java stack, as one line, for each hour."""
+    with pytest.raises(AnalysisException, match="nothing"):
+        spark.sql("SELECT nothing FROM range(1)").collect()
+    assert capfd.readouterr().err == ""

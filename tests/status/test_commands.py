@@ -140,6 +140,15 @@ def test_what_cannot_be_asked_for(landed: Project, words: list[str], said: str) 
     assert said in refused.stderr
 
 
+def test_an_hour_that_is_no_longer_the_tables_is_refused(landed: Project) -> None:
+    """Also one that was run before `end` was set, and what its start and its end are is said."""
+    assert command(landed, "backfill", "events", THIRD).exit_code == 0
+    landed.describe({"end": THIRD})
+    refused = command(landed, "backfill", "events", THIRD)
+    assert refused.exit_code == 2
+    assert f"whose end is {THIRD}: {THIRD} to {THIRD}. Ask for others" in refused.stderr
+
+
 def test_without_an_instance_nothing_runs(landed: Project) -> None:
     """Dagster needs a place for its history; where to get one is said."""
     (landed.folder / "dagster.yaml").unlink()
