@@ -122,25 +122,27 @@ def arranged(
     joins = {
         join.name: read_view(session, files, _join_view(spec, join.name, plan, files), cores)[0] for join in spec.join
     }
-    made = None
+    made, plain = None, is_plain(spec, columns)
     if spec.sort:
+        order, schema = sort_order(spec), arrow_schema_of(columns)
         if ranges is None and buckets > 1:
             share = share_of(spec, plan.hour)
             tasks = sample_tasks(files, view, cores, share)
-            order, size = sort_order(spec), sum(split.length for task in tasks for split in task) * share
+            size = sum(split.length for task in tasks for split in task) * share
             thin = partial(_thinned, share=buckets * SAMPLED_ROWS_A_BUCKET * BYTES_A_ROW / max(size, 1))
-            if is_plain(spec, columns):
-                keys = _keys_of(columns, order)
-                picked = sample_view(session, files, view, tasks, Made(keys, partial(thin, schema=keys)))
-                ranges = _ranges(picked, order, buckets)
+            keys = pa.schema([schema.field(name) for name, _ in order])
+            if plain:  # where it is read: two Python functions of a task would have a worker each
+                ranges = _ranges(
+                    sample_view(session, files, view, tasks, Made(keys, partial(thin, schema=keys))), order, buckets
+                )
             else:
                 sample = sample_view(session, files, view, tasks)
                 with _shaped(session, spec, sample, joins, columns) as shaped:
-                    of_keys = shaped.select(*(name for name, _ in order))
+                    of_keys = shaped.select(*keys.names)
                     ranges = _ranges(map_in_arrow(of_keys, thin, of_keys.schema), order, buckets)
-        ranges = ranges or whole(sort_order(spec))
-        made = Made(PARCELS, partial(packed, schema=arrow_schema_of(columns), ranges=ranges))
-    if made and ranges and is_plain(spec, columns):  # rows need not enter the engine
+        ranges = ranges or whole(order)
+        made = Made(PARCELS, partial(packed, schema=schema, ranges=ranges))
+    if made and ranges and plain:  # rows need not enter the engine
         parcels, counts = read_view(session, files, view, cores, made)
         yield Arranged(placed(parcels, ranges.count), counts)
         return
@@ -160,11 +162,6 @@ def is_plain(spec: TableSpec, columns: tuple[Column, ...]) -> bool:
     given = spec.source.columns
     same = given is None or {(item.name, item.type) for item in given} == {(item.name, item.type) for item in columns}
     return spec.transform is None and same and spec.source.reader == "arrow"
-
-
-def _keys_of(columns: tuple[Column, ...], order: Columns) -> pa.Schema:
-    schema = arrow_schema_of(columns)
-    return pa.schema([schema.field(name) for name, _ in order])
 
 
 def _thinned(

@@ -16,7 +16,6 @@ from lakehouse_pipeline.config.transform import FunctionTransform
 from lakehouse_pipeline.config.yaml_source import Document, read_document
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
-from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.sources.listing import list_objects_of
 
 
@@ -29,7 +28,7 @@ def survey(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path],
         shown: how a file is named in a problem.
     """
     try:
-        warehouse = Warehouse.open({**lakehouse.catalog, **IMPATIENT})
+        warehouse = Warehouse.open(lakehouse.catalog, patient=False)
     except LakehouseError as error:
         return [read_document(lakehouse.file, shown(lakehouse.file)).problem(("catalog",), str(error))]
     found = []

@@ -41,10 +41,9 @@ def new(table: str, path: str, config: Path | None, *, as_json: bool) -> None:
     from lakehouse_pipeline.drafts.spec import draft_spec
     from lakehouse_pipeline.drafts.text import next_commands, notes, write_draft
     from lakehouse_pipeline.iceberg.warehouse import Warehouse
-    from lakehouse_pipeline.object_store.settings import IMPATIENT
 
     lakehouse = load(config)
-    files = Warehouse.open({**lakehouse.catalog, **IMPATIENT}).files
+    files = Warehouse.open(lakehouse.catalog, patient=False).files
     draft = draft_spec(lakehouse, files, table, path, Path.cwd())
     written = [str(shown(file)) for file in write_draft(draft, lakehouse.tables)]
     look_at, go_on = notes(draft), next_commands(draft)

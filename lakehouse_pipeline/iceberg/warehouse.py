@@ -11,6 +11,7 @@ from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, store_of
 from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, find_table, load_table, open_catalog
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
+from lakehouse_pipeline.object_store.settings import IMPATIENT
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,18 @@ class Warehouse:
     files: LakehouseFileIO
 
     @classmethod
-    def open(cls, properties: Mapping[str, str]) -> "Warehouse":
+    def open(cls, properties: Mapping[str, str], *, patient: bool = True) -> "Warehouse":
         """Open the catalog that PyIceberg's own properties describe.
+
+        Args:
+            properties: PyIceberg's.
+            patient: whether the store is waited for as long as a run's work is worth; else as long as a look is.
 
         Raises:
             ConfigurationError: PyIceberg knows no such catalog, or it refuses the credentials.
             TransientError: it cannot be reached.
         """
-        catalog = open_catalog(properties)
+        catalog = open_catalog(properties if patient else {**properties, **IMPATIENT})
         return cls(catalog, store_of(catalog.properties))  # with what .pyiceberg.yaml adds to them
 
     def table(self, spec: TableSpec) -> HourlyTable | None:

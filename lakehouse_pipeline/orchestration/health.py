@@ -18,7 +18,6 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
-from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.status.health import CHECKS, Finding, checks_for, examine, health_of, throttle_share
 from lakehouse_pipeline.status.picture import STATES, TableStatus, TableWatch, hours_of
 
@@ -80,7 +79,7 @@ class HealthReport:
     def to(self, context: dg.AssetExecutionContext) -> None:
         """Look, and report it."""
         with self._lock:
-            spec, table = self._spec, Warehouse.open({**self._lakehouse.catalog, **IMPATIENT}).find(self._spec)
+            spec, table = self._spec, Warehouse.open(self._lakehouse.catalog, patient=False).find(self._spec)
             if table is None:
                 return
             status = self._watch.look(table, hours_of(spec))
@@ -115,7 +114,7 @@ def health_sensor(lakehouse: Lakehouse, spec: TableSpec) -> dg.SensorDefinition:
         asset_selection=dg.AssetSelection.assets(health_name(spec)),
     )
     def watch(context: dg.SensorEvaluationContext) -> Any:
-        table = Warehouse.open({**lakehouse.catalog, **IMPATIENT}).find(spec)
+        table = Warehouse.open(lakehouse.catalog, patient=False).find(spec)
         if table is None:
             return dg.SkipReason("the table does not exist yet")
         version = _version(table)

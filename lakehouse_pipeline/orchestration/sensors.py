@@ -18,7 +18,6 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
-from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.orchestration.reports import of_commit
 from lakehouse_pipeline.orchestration.resources import RunLog
 
@@ -121,7 +120,7 @@ def late_files(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.SensorDefi
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def late(context: dg.SensorEvaluationContext) -> Any:
-        warehouse = Warehouse.open({**lakehouse.catalog, **IMPATIENT})
+        warehouse = Warehouse.open(lakehouse.catalog, patient=False)
         table, window = warehouse.find(spec), late_window(spec)
         if table is None or window is None:
             return dg.SkipReason("there is no committed hour to watch")
@@ -146,7 +145,7 @@ def late_files(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.SensorDefi
 
 def _is_due(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> bool:
     """Tell whether there is anything to close now; a store that is away fails the tick, and the next looks again."""
-    tables = [table for _, table in _tables(Warehouse.open({**lakehouse.catalog, **IMPATIENT}), lakehouse)]
+    tables = [table for _, table in _tables(Warehouse.open(lakehouse.catalog, patient=False), lakehouse)]
     is_over = RunLog(instance).is_over
     keep = lakehouse.maintenance.sealed_keep
     return any(is_due(table, is_over, sealed_keep=keep) or is_waiting(table, is_over) for table in tables)

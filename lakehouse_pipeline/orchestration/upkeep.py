@@ -23,7 +23,6 @@ from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.maintenance import expiry, manifests, sweep
 from lakehouse_pipeline.maintenance.audit import Amount, SweepRules
 from lakehouse_pipeline.maintenance.lease import Held, at_work, maintaining
-from lakehouse_pipeline.object_store.settings import IMPATIENT
 from lakehouse_pipeline.orchestration.resources import RunLog
 
 LOOK_EVERY_S = 600
@@ -101,7 +100,7 @@ class Chore:
 
 def unmaintained(lakehouse: Lakehouse, spec: TableSpec, instance: dg.DagsterInstance) -> HourlyTable | dg.SkipReason:
     """Load a table for a sensor, or say why there is nothing to ask for: it does not exist, or is being maintained."""
-    table = Warehouse.open({**lakehouse.catalog, **IMPATIENT}).find(spec)
+    table = Warehouse.open(lakehouse.catalog, patient=False).find(spec)
     if table is None:
         return dg.SkipReason("the table does not exist yet")
     holder = at_work(table, RunLog(instance).is_over)

@@ -219,6 +219,7 @@ class Attempts(RuleBasedStateMachine):
                 hand.resume()
                 _, order = self.orders.get(record.attempt.id, (hour, 0))  # a rewrite's is none
                 return self._working(Writer(hand, record.attempt.id, order))
+            # An empty hour that was empty before: whether it has landed, nothing tells once its snapshot has expired.
             leaves_traces = seal.files > 0 or seal.digest != record.attempt.replaces
             if hand.abandon("not wanted") is not None:
                 return None

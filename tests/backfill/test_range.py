@@ -24,7 +24,7 @@ from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.errors import CommitConflictError, DataError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.testing.faults import FaultServer
-from tests.backfill.lone_runs import Lone
+from tests.backfill.lone_runs import Lone, start_of
 from tests.backfill.sail_runs import Outcomes, SailRun, settings
 from tests.iceberg.lake import hours_after
 from tests.projects import HOUR, Project, row, strays
@@ -301,12 +301,13 @@ def test_many_runs_of_one_table(project: Project, seaweed: SeaweedServer, many: 
     project.warehouse.create(spec, spec.source.columns)
     with ExitStack() as running:
         shares = [days[place * HOURS_EACH :][:HOURS_EACH] for place in range(many)]
-        work = [SailRun(project.folder, share, 1, f"run {place}") for place, share in enumerate(shares)]
+        start = start_of(many)  # else those that have started first may be done before others have
+        work = [SailRun(project.folder, share, 1, f"run {place}", start) for place, share in enumerate(shares)]
         runs = [running.enter_context(Lone(each)) for each in work]
         assert [run.ended() for run in runs] == [{}] * many
     table = project.table.table
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == list(range(len(days)))
-    assert len(table.snapshots()) < many  # one for each run is what runs that commit for themselves need
+    assert len(table.snapshots()) <= many // 2  # one for each run is what runs that commit for themselves need
     assert strays(project.table) == set()
 
 

@@ -19,8 +19,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from pyiceberg.exceptions import CommitFailedException
 
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
-from lakehouse_pipeline.engines.workers import Answers, Result, Task
-from lakehouse_pipeline.errors import LakehouseError
+from lakehouse_pipeline.engines.workers import Answers, Result, Task, _answered
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit_writing, data_files, rows, tables
 from lakehouse_pipeline.iceberg import expiry as iceberg_expiry
@@ -73,11 +72,7 @@ class InTurn:
     def run(self, call: Callable[[Task], Result], tasks: Sequence[Task]) -> Answers[Result]:
         """Do one task after the other."""
         for place, task in enumerate(tasks):
-            try:
-                answer: Result | LakehouseError = call(task)
-            except LakehouseError as error:
-                answer = error
-            yield place, answer
+            yield place, _answered(call, task)
 
 
 class Clock(datetime):

@@ -253,7 +253,7 @@ def test_interrupted_while_tasks_are_given_out(tmp_path: Path) -> None:
 
     def given_out() -> Iterator[Path]:
         yield tmp_path / "first"
-        time.sleep(0.1)
+        time.sleep(0.1)  # in which the first would have begun, if it did not wait for all
         raise KeyboardInterrupt
 
     class Tasks(list[Path]):

@@ -76,7 +76,7 @@ def test_a_run_says_how_far_it_is(
     """A line in its log and an observation, again and again while hours are open."""
     monkeypatch.setattr(assets, "SAID_EVERY_S", 0.2)
     monkeypatch.setattr(assets, "LOOK_EVERY_S", 0.5)
-    go = landed.folder / "go"
+    go = landed.folder / "go"  # polled, since hours and observations are told by files and a database alone
     waits = f"    while not Path({str(go)!r}).exists():\n        time.sleep(0.1)\n"
     head = "import time\nfrom pathlib import Path\n\n"
     landed.write("tables/slow.py", f"{head}def slowly(source):\n{waits}    return source\n")

@@ -234,7 +234,7 @@ def session(server: SeaweedServer, sail: SparkSession, tmp_path_factory: pytest.
     with heard(session.records), pytest.MonkeyPatch.context() as patch:
         session.describe({}, {})
         _succeed(session)
-        patch.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
+        patch.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))  # else each that is away is waited for
         for about, (changes, keys) in WRONG.items():
             session.describe(changes, keys)
             _fail(session, about)
