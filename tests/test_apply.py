@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lakehouse_pipeline.cli.main import main
+from lakehouse_pipeline.errors import ConfigurationError
 from tests.projects import HOUR, Project, row
 
 
@@ -59,9 +60,25 @@ def test_a_table_that_is_not_there_is_no_failure(project: Project) -> None:
 @pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["apply", "dry run"])
 def test_what_is_refused_is_a_configuration_error(project: Project, options: tuple[str, ...]) -> None:
     """All of it is listed on standard error, with the way out."""
-    created(project)
+    project.land(HOUR, [row(HOUR, 1)])
+    project.run()
     project.describe({"columns": '{at: timestamptz!, id: "int!"}'})
     refused = apply(project, *options)
     assert refused.exit_code == 2
     assert "lake.events cannot be brought to its spec; nothing was changed:" in refused.stderr
     assert "  column id is long in the table, int in the spec: Iceberg does not change it so" in refused.stderr
+
+
+def test_a_mistake_in_a_first_spec_is_corrected(project: Project) -> None:
+    """A type that the rows do not have leaves an empty table of it: corrected in the spec, it is applied, and runs."""
+    project.land(HOUR, [row(HOUR, 1)])
+    project.describe({"columns": "{at: timestamptz!, id: binary, size: double}"})
+    with pytest.raises(ConfigurationError, match="binary"):
+        project.run()
+    project.describe({"columns": "{at: timestamptz!, id: long!, size: double}"})
+    with pytest.raises(ConfigurationError, match="`lakehouse apply events` brings the table to its spec"):
+        project.run()
+    said = apply(project).output
+    assert "column id is binary in the table, long in the spec: make it long!, as the table has never had a row" in said
+    assert project.run().step == "run"
+    assert project.ids() == [1]

@@ -79,7 +79,7 @@ def hours_in_flight(settings: BackfillSettings, hours: int) -> int:
     return max(1, min(settings.most_in_flight, hours))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     """A place for one hour at a time.
 
@@ -88,15 +88,14 @@ class _Worker:
         hour: that it has.
         halt: ends that.
         began: by the monotonic clock.
+        ended: what became of the hour.
     """
 
     bench: Bench
     hour: HourWindow
     halt: Halt
     began: float
-
-
-_Ended = HourResult | HourRun | BaseException
+    ended: HourResult | HourRun | BaseException | None = None
 
 
 @dataclass
@@ -106,12 +105,12 @@ class _Range:
     Attributes:
         apart_s: seconds between the begins of the first hours.
         waiting: hours that nobody has begun.
-        at_work: workers that have an hour.
-        sealed: hours that wait for their commit.
+        at_work: workers that have an hour, or have ended one that was not looked at.
+        sealed: hours that wait for their commit, until it is known what became of that.
         sealed_at: when the first of them was sealed.
         offered: sealed hours that another run commits.
         looked_at: when it was looked at what became of those.
-        ended: what workers give back.
+        ended: workers that have ended their hour.
         places: benches that have had no hour yet, and the moment from which on each may have one.
     """
 
@@ -127,7 +126,7 @@ class _Range:
     sealed_at: float = 0.0
     offered: list[HourRun] = field(default_factory=list)
     looked_at: float = 0.0
-    ended: "queue.SimpleQueue[tuple[_Worker, _Ended]]" = field(default_factory=queue.SimpleQueue)
+    ended: "queue.SimpleQueue[_Worker]" = field(default_factory=queue.SimpleQueue)
     places: deque[tuple[float, Bench]] = field(default_factory=deque)
 
     def run(self) -> None:
@@ -165,28 +164,31 @@ class _Range:
 
     def _work(self, worker: _Worker) -> None:
         try:
-            ended: _Ended = seal_hour(worker.bench, worker.hour, force=self.force, halt=worker.halt)
+            worker.ended = seal_hour(worker.bench, worker.hour, force=self.force, halt=worker.halt)
         except BaseException as error:  # noqa: BLE001  # it is told in the caller's thread
-            ended = error
-        self.ended.put((worker, ended))
+            worker.ended = error
+        self.ended.put(worker)
 
     def _take(self) -> None:
         """Wait a while for an hour to end, and begin the next."""
         try:
-            worker, ended = self.ended.get(timeout=LOOK_EVERY_S)
+            worker = self.ended.get(timeout=LOOK_EVERY_S)
         except queue.Empty:
             return
-        self.at_work.remove(worker)
-        self._begin(worker.bench)
+        ended = worker.ended
         if isinstance(ended, HourRun):
             self.sealed_at = self.sealed_at if self.sealed else time.monotonic()
             self.sealed.append(ended)
-        elif isinstance(ended, HourResult | LakehouseError):
+        self.at_work.remove(worker)  # not before: this thread may be interrupted anywhere, and then looks for seals
+        self._begin(worker.bench)
+        if isinstance(ended, HourRun):
+            return
+        if isinstance(ended, HourResult | LakehouseError):
             self.heard(worker.hour, ended)
         elif isinstance(ended, Exception):
             logger.error("%s failed", worker.hour, exc_info=ended)
             self.heard(worker.hour, UnexpectedError(f"{type(ended).__name__}: {ended}"))
-        else:
+        elif ended is not None:
             raise ended
 
     def _look_at_deadlines(self) -> None:
@@ -220,9 +222,10 @@ class _Range:
                 others = offered_by_others(table, self.bench.run_id, self.bench.is_over, but=in_hand)
                 if not self.sealed and not others:
                     break
-                most = self.settings.commit_every.hours
-                runs, self.sealed = self.sealed[:most], self.sealed[most:]
-                for hour, outcome in self._outcomes(runs, others).items():
+                runs = self.sealed[: self.settings.commit_every.hours]
+                outcomes = self._outcomes(runs, others)
+                self.sealed = self.sealed[len(runs) :]
+                for hour, outcome in outcomes.items():
                     self.heard(hour, outcome)
         turn.give_back()
 
@@ -294,30 +297,35 @@ class _Range:
     def _end(self, error: BaseException) -> None:
         """End what is under way: open attempts are closed by their workers, sealed ones stay for the next run."""
         until = time.monotonic() + ENDS_WITHIN_S
-        self.waiting.clear()
-        while self.at_work and time.monotonic() < until:
+        said = [_saying(run, error) for run in self.sealed]
+        while True:
             for worker in self.at_work:
                 worker.halt.set()
-            try:
-                worker, ended = self.ended.get(timeout=LOOK_EVERY_S)
-            except queue.Empty:
-                continue
-            self.at_work.remove(worker)
-            if isinstance(ended, HourRun):
-                self.sealed.append(ended)
+            ended = [worker for worker in self.at_work if worker.ended is not None]
+            said += [_saying(worker.ended, error) for worker in ended if isinstance(worker.ended, HourRun)]
+            self.at_work = [worker for worker in self.at_work if worker not in ended]
+            if not self.at_work or time.monotonic() > until:
+                break
+            with suppress(queue.Empty):
+                self.ended.get(timeout=LOOK_EVERY_S)
         # The store may be away, and a stop must not wait for it.
-        said = [threading.Thread(target=_stays_sealed, args=(run, error), daemon=True) for run in self.sealed]
-        for each in said:
-            each.start()
         for each in said:
             each.join(max(0.0, until - time.monotonic()))
         for worker in self.at_work:
             logger.warning("%s did not end within %.0f s; its lease will", worker.hour, ENDS_WITHIN_S)
 
 
-def _stays_sealed(run: HourRun, error: BaseException) -> None:
-    run.lease.close()
-    run.hand.ends("cancelled", error)
+def _saying(run: HourRun, error: BaseException) -> threading.Thread:
+    """Say that a run has ended, and left what it has sealed; in a thread, since the store may not answer."""
+
+    def say() -> None:
+        run.lease.close()
+        if run.hand.held.record.attempt is not None:  # else what became of it was said just now
+            run.hand.ends("cancelled", error)
+
+    thread = threading.Thread(target=say, name=f"end of {run.hand.hour}", daemon=True)
+    thread.start()
+    return thread
 
 
 def _once(make: Callable[[], SparkSession]) -> Callable[[], SparkSession]:

@@ -1,7 +1,7 @@
 """Changes of a table by Iceberg's evolution rules, and the one commit that makes them.
 
-Which changes a table needs is `iceberg.evolution`'s to find. Nothing here drops, narrows, renames or reorders, and no
-data file is read or written.
+Which changes a table needs is `iceberg.evolution`'s to find. Nothing here drops, narrows, renames or reorders what has
+ever had a row, and no data file is read or written.
 """
 
 import logging
@@ -66,6 +66,28 @@ class MakeOptional:
 
 
 @dataclass(frozen=True)
+class ReplaceColumn:
+    """Put a column in the place of one of its name, or drop that, in a table that has never had a row.
+
+    Attributes:
+        path: of the column.
+        type: that it gets; empty where it is dropped.
+        required: whether it may not be null.
+        is_there: whether the table has a column of its name.
+    """
+
+    path: Path
+    type: str
+    required: bool
+    is_there: bool
+
+    def __str__(self) -> str:
+        """Say what it does."""
+        does = f"make it {self.type}{'!' * self.required}" if self.type else "drop it"
+        return f"{does}, as the table has never had a row"
+
+
+@dataclass(frozen=True)
 class AddPartitionField:
     """Partition new files by one more field."""
 
@@ -99,7 +121,7 @@ class SetProperty:
         return f"set it to {self.value!r}"
 
 
-Change = AddColumn | WidenColumn | MakeOptional | AddPartitionField | SetSortOrder | SetProperty
+Change = AddColumn | WidenColumn | MakeOptional | ReplaceColumn | AddPartitionField | SetSortOrder | SetProperty
 
 
 @dataclass(frozen=True)
@@ -200,9 +222,10 @@ def _unknown(plan: ChangePlan, error: Exception) -> CommitStateUnknownError:
 
 def _stage(transaction: Transaction, changes: tuple[Change, ...]) -> None:
     """Columns come first: partition fields and the sort order may be of new ones."""
-    of_columns = [each for each in changes if isinstance(each, AddColumn | WidenColumn | MakeOptional)]
+    of_columns = [each for each in changes if isinstance(each, AddColumn | WidenColumn | MakeOptional | ReplaceColumn)]
     if of_columns:
-        with transaction.update_schema() as update:
+        replaces = any(isinstance(each, ReplaceColumn) for each in of_columns)
+        with transaction.update_schema(allow_incompatible_changes=replaces) as update:
             for each in of_columns:
                 _stage_column(update, each)
     schema = transaction.table_metadata.schema()
@@ -223,8 +246,13 @@ def _stage(transaction: Transaction, changes: tuple[Change, ...]) -> None:
         transaction.set_properties(properties)
 
 
-def _stage_column(update: UpdateSchema, change: AddColumn | WidenColumn | MakeOptional) -> None:
-    if isinstance(change, AddColumn):
+def _stage_column(update: UpdateSchema, change: AddColumn | WidenColumn | MakeOptional | ReplaceColumn) -> None:
+    if isinstance(change, ReplaceColumn):
+        if change.is_there:
+            update.delete_column(change.path)
+        if change.type:
+            update.add_column(change.path, iceberg_type(change.type), required=change.required)
+    elif isinstance(change, AddColumn):
         update.add_column(change.path, iceberg_type(change.type))
     elif isinstance(change, WidenColumn):
         update.update_column(change.path, field_type=iceberg_type(change.type))

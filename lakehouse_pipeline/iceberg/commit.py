@@ -18,7 +18,14 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
-from pyiceberg.table.update import AddSnapshotUpdate, AssertRefSnapshotId, AssertTableUUID, SetSnapshotRefUpdate
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertCurrentSchemaId,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+)
 
 from lakehouse_pipeline import events
 from lakehouse_pipeline.errors import (
@@ -235,6 +242,8 @@ class _CommitLoop:
         if not self.sent or self.sent[-1].snapshot.sequence_number != table.metadata.next_sequence_number():
             return None
         last = self.sent[-1]
+        if last.base is None and last.snapshot.schema_id != table.metadata.current_schema_id:
+            return None
         return last if (last.base, last.table_uuid) == (head(table), str(table.metadata.table_uuid)) else None
 
     def _build(self, table: Table) -> Built | None:
@@ -256,10 +265,12 @@ class _CommitLoop:
         snapshot_id = built.snapshot.snapshot_id
         main = table.metadata.refs.get(MAIN_BRANCH) or _new_branch(snapshot_id)
         updates = (AddSnapshotUpdate(snapshot=built.snapshot), set_ref(MAIN_BRANCH, main, snapshot_id))
-        requirements = (
+        requirements: tuple[TableRequirement, ...] = (
             AssertTableUUID(uuid=table.metadata.table_uuid),
             AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=built.base),
         )
+        if built.base is None and built.snapshot.schema_id is not None:  # until it lands, columns may be replaced
+            requirements += (AssertCurrentSchemaId(current_schema_id=built.snapshot.schema_id),)
         try:
             # The one face that sends prepared updates and also honours write.metadata.delete-after-commit.enabled.
             table._do_commit(updates=updates, requirements=requirements)  # noqa: SLF001

@@ -6,6 +6,7 @@ Source: https://iceberg.apache.org/spec/#schema-evolution, https://iceberg.apach
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyiceberg.types as iceberg
 from pyiceberg.schema import Schema
@@ -24,6 +25,7 @@ from lakehouse_pipeline.iceberg.changes import (
     Difference,
     MakeOptional,
     Path,
+    ReplaceColumn,
     SetProperty,
     SetSortOrder,
     WidenColumn,
@@ -39,7 +41,7 @@ def plan_changes(metadata: TableMetadata, spec: TableSpec) -> ChangePlan:
     """Hold a table against its spec. Pure."""
     differences = (
         *_unwritable(metadata),
-        *_column_differences(metadata.schema(), spec),
+        *_column_differences(metadata, spec),
         *_partition_differences(metadata, spec),
         *_sort_differences(metadata, spec),
         *_property_differences(metadata, spec),
@@ -100,16 +102,53 @@ def _unwritable(metadata: TableMetadata) -> Iterator[Difference]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _column_differences(schema: Schema, spec: TableSpec) -> Iterator[Difference]:
+def _column_differences(metadata: TableMetadata, spec: TableSpec) -> Iterator[Difference]:
     if spec.target_columns is None:
         return
+    schema = metadata.schema()
     keys = frozenset(filter(None, map(schema.find_column_name, schema.identifier_field_ids)))
-    wanted = schema_of(spec.target_columns).fields
-    for difference in _field_differences((), schema.fields, wanted, keys):
-        # The writer refuses null there whatever the table says, so a table whose event time is optional will do:
-        # Spark makes every column so, and Iceberg does not let it be changed.
-        if difference.text != _optional((spec.hour,)):
-            yield difference
+    wanted = {field.name: field for field in schema_of(spec.target_columns).fields}
+    there = {field.name: field for field in schema.fields}
+    is_bound = _bound_columns(metadata)
+    for name in dict.fromkeys([*wanted, *there]):
+        given, asked = there.get(name), wanted.get(name)
+        found = [
+            difference
+            for difference in _field_differences((), (given,) if given else (), (asked,) if asked else (), keys)
+            # The writer refuses null there whatever the table says, so a table whose event time is optional will do:
+            # Spark makes every column so, and Iceberg does not let it be changed.
+            if difference.text != _optional((spec.hour,))
+        ]
+        is_stuck = any(difference.change is None for difference in found)
+        if not is_stuck or had_rows(metadata):
+            yield from found
+        elif name in is_bound:
+            yield from (_droppable(difference) for difference in found)
+        else:
+            said = "; ".join(difference.text for difference in found)
+            type_ = type_name(asked.field_type) if asked else ""
+            yield Difference(said, ReplaceColumn((name,), type_, asked is not None and asked.required, bool(given)))
+
+
+def had_rows(metadata: TableMetadata) -> bool:
+    """Tell whether a table can ever have had a row: one that never had a snapshot has not."""
+    return bool(metadata.snapshots) or getattr(metadata, "last_sequence_number", 0) > 0  # version 1 has none
+
+
+def _bound_columns(metadata: TableMetadata) -> frozenset[str]:
+    """Name the columns that more of the table than its schema speaks of."""
+    fields = [field for spec in metadata.specs().values() for field in spec.fields]
+    ids = {field.source_id for field in fields} | set(metadata.schema().identifier_field_ids)
+    ids |= {field.source_id for order in metadata.sort_orders for field in order.fields}
+    names = filter(None, map(metadata.schema().find_column_name, ids))
+    return frozenset(name.partition(".")[0] for name in names)
+
+
+def _droppable(difference: Difference) -> Difference:
+    if difference.change:
+        return difference
+    drop = "or drop the table, which has never had a row, with its catalog's tools: the next run makes it anew"
+    return replace(difference, way_out=f"{difference.way_out}; {drop}")
 
 
 def _field_differences(

@@ -20,6 +20,7 @@ from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.iceberg.commit_writing import Built, writing_commit
 from lakehouse_pipeline.iceberg.deletes import unpartitioned
 from lakehouse_pipeline.iceberg.event_time import EventTime
+from lakehouse_pipeline.iceberg.evolution import had_rows
 from lakehouse_pipeline.iceberg.manifest_files import sealed_manifest_file
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
@@ -47,6 +48,7 @@ def build_replacement(table: Table, hours: Sequence[SealedHour], event_time: str
         SafetyError: a seal is of another table, or files of earlier partition specs straddle the hours.
     """
     _check_seals(table, hours)
+    _check_columns(table, hours)
     rewritten = Taken.by(hours).paths
     with writing_commit(table, batch) as writing:
         kept, removed, left = writing.without(hours, EventTime.of(table.metadata, event_time))
@@ -79,6 +81,28 @@ def _check_seals(table: Table, hours: Sequence[SealedHour]) -> None:
             raise SafetyError(
                 f"attempt {sealed.attempt} of {sealed.hour} was written for a partition spec that is gone"
             )
+
+
+def _check_columns(table: Table, hours: Sequence[SealedHour]) -> None:
+    """Hold the first commit's seals against the table's columns, which may be replaced until there is one.
+
+    Raises:
+        HoursLostError: files were written with columns that are gone: readers would find nothing in these.
+    """
+    if had_rows(table.metadata):
+        return
+    there = set(table.schema().field_ids)
+    fit = {known.schema_id for known in table.schemas().values() if there.issuperset(known.field_ids)}
+    lost = {
+        sealed.hour: CommitConflictError(
+            f"attempt {sealed.attempt} of {sealed.hour} was written before columns of {table.name()[-1]} were "
+            "replaced; run the hour again"
+        )
+        for sealed in hours
+        if sealed.seal.schema_id not in fit
+    }
+    if lost:
+        raise HoursLostError(lost)
 
 
 def _check_unchanged(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lakehouse_pipeline.status.drawing import heat_map
 from lakehouse_pipeline.status.health import Finding
 from lakehouse_pipeline.status.picture import TableStatus
-from lakehouse_pipeline.status.text import MOST_MESSAGE, causes_of, hours_text
+from lakehouse_pipeline.status.text import MOST_CAUSES, MOST_MESSAGE, causes_of, hours_text
 
 
 def status_markdown(status: TableStatus, findings: Sequence[Finding]) -> str:
@@ -26,10 +26,13 @@ def embedded(name: str, png: bytes) -> str:
 
 def _causes(status: TableStatus) -> str:
     # No table: a long address in it would leave no room for the hours.
-    return "\n".join(
+    causes = list(causes_of(status).items())
+    lines = [
         f"- **{len(hours)}** {error}: {_line(message)}  \n  {hours_text(hours)}"
-        for (error, message), hours in causes_of(status).items()
-    )
+        for (error, message), hours in causes[:MOST_CAUSES]
+    ]
+    left = sum(len(hours) for _, hours in causes[MOST_CAUSES:])
+    return "\n".join([*lines, f"- **{left}** of {len(causes) - MOST_CAUSES} other causes"] if left else lines)
 
 
 def _findings(findings: Sequence[Finding]) -> str:

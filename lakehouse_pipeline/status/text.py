@@ -1,5 +1,6 @@
 """Pictures of tables in words and characters, for terminals and for programs."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -23,7 +24,10 @@ MARKS: Mapping[State, str] = {
 }
 MOST_DAYS = 62  # rows of the picture
 MOST_HOURS = 6  # that a line names
+MOST_CAUSES = 12  # that are shown
 MOST_MESSAGE = 300  # characters
+
+PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\S*[/\d]\S*")  # what is quoted, and words with a slash or digit
 
 Cause = tuple[str, str]  # an error's class, and what it said
 
@@ -64,22 +68,26 @@ def causes_of(status: TableStatus) -> dict[Cause, list[HourWindow]]:
 
 
 def group_causes(failed: Iterable[tuple[HourWindow, str, str]]) -> dict[Cause, list[HourWindow]]:
-    """Put hours together that failed of the same: of one class of error, shown with what the first of them said."""
-    found: dict[str, tuple[str, list[HourWindow]]] = {}
+    """Put hours together that failed of the same, shown with what the first of them said.
+
+    The same are errors of one class whose messages differ in names, places and figures alone.
+    """
+    found: dict[Cause, tuple[Cause, list[HourWindow]]] = {}
     for hour, error, message in failed:
-        found.setdefault(error, (message, []))[1].append(hour)
-    ordered = sorted(found.items(), key=lambda item: -len(item[1][1]))
-    return {(error, message): hours for error, (message, hours) in ordered}
+        alike = (error, " ".join(PARTICULARS.sub("…", message).split()))
+        found.setdefault(alike, ((error, message), []))[1].append(hour)
+    return dict(sorted(found.values(), key=lambda item: -len(item[1])))
 
 
 def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
     """Say what went wrong, the most frequent first."""
     lines = []
-    for (error, message), hours in causes.items():
+    for (error, message), hours in list(causes.items())[:MOST_CAUSES]:
         said = " ".join(message.split())
         lines.append(f"  {len(hours):>3}  {error}: {said[:MOST_MESSAGE]}{'…' * (len(said) > MOST_MESSAGE)}")
         lines.append(f"       {hours_text(hours)}")
-    return lines
+    left = sum(len(hours) for hours in list(causes.values())[MOST_CAUSES:])
+    return [*lines, f"  {left:>3}  of {len(causes) - MOST_CAUSES} other causes"] if left else lines
 
 
 def hours_text(hours: Sequence[HourWindow]) -> str:

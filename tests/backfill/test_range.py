@@ -23,6 +23,7 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.engines.sessions import LazySession
 from lakehouse_pipeline.errors import CommitConflictError, DataError, LakehouseError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.status.picture import table_status
 from lakehouse_pipeline.testing.faults import FaultServer
 from tests.backfill.lone_runs import Lone, start_of
 from tests.backfill.sail_runs import Outcomes, SailRun, settings
@@ -196,6 +197,28 @@ def test_a_stop_leaves_nothing_open(project: Project) -> None:
     assert outcome is not None
     assert outcome.kind == "cancelled"
     project.land(HOURS[2].key, [row(HOURS[2].key, 20), row(HOURS[2].key, 21)])
+    assert errors(run(project, settings())) == {}
+    assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
+    assert strays(project.table) == set()
+
+
+def test_a_stop_as_a_commit_begins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between taking sealed hours and committing them: they are told as sealed, and no hour seems to run on."""
+    land(project)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    session = LazySession(project.lakehouse.engine, "range")
+    with monkeypatch.context() as patched:
+        patched.setattr("lakehouse_pipeline.backfill.range.commit_hours", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_range(project.bench(), HOURS, settings(2, together=2), lambda *_: None, apart=session.apart)
+    session.close()
+    spec = project.lakehouse.spec("events")
+    counts = table_status(spec, project.warehouse.find(spec), HOURS).counts
+    assert counts["sealed"] >= 2
+    assert set(counts) <= {"sealed", "cancelled", "not requested"}
     assert errors(run(project, settings())) == {}
     assert project.ids() == [10 * place + each for place in range(6) for each in (0, 1)]
     assert strays(project.table) == set()

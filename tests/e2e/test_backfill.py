@@ -90,8 +90,9 @@ def test_a_cancelled_backfill(served: Project) -> None:
             time.sleep(0.5)
         page.cancel(first)
         page.ended(first, WITHIN_S)
-        states = _picture(served).counts
-        assert set(states) <= {"committed", "sealed", "cancelled", "not requested"}
+        picture = _picture(served)
+        states = picture.counts
+        assert set(states) <= {"committed", "sealed", "cancelled", "not requested"}, picture.hours
         assert 2 <= states["committed"] < len(hours)
         there = [HOURS.index(hour) for hour in _picture(served).of(frozenset({"committed"}))]
         assert served.ids() == [ROWS * place + each for place in there for each in range(ROWS)]

@@ -18,11 +18,13 @@ from pyiceberg.types import LongType, NestedField, StringType, StructType, Times
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import CommitConflictError, CommitStateUnknownError, ConfigurationError, TransientError
+from lakehouse_pipeline.events import Event, subscribed
 from lakehouse_pipeline.iceberg.changes import ChangePlan, run_changes
 from lakehouse_pipeline.iceberg.evolution import plan_changes
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.schemas import columns_of
 from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, load_table
+from tests.backfill.hands import in_hand, opened, seal
 from tests.iceberg.lake import EVENTS, TEN, Lake, columns, events, spec_of
 
 NAME = "lake.events"
@@ -45,6 +47,13 @@ def described(types: Mapping[str, str], keys: Mapping[str, Any] | None = None) -
 def made(catalog: Catalog, types: Mapping[str, str] = RICH, keys: Mapping[str, Any] | None = None) -> Table:
     """Create the one table."""
     return create_table(catalog, described(types, keys), columns(types))
+
+
+def filled(catalog: Catalog, types: Mapping[str, str] = RICH) -> Table:
+    """Create the one table, and commit to it."""
+    table = made(catalog, types)
+    table.append(table.scan().to_arrow())
+    return table
 
 
 def lines(plan: ChangePlan) -> list[str]:
@@ -128,7 +137,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
 @pytest.mark.parametrize(("changed", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_would_lose_data_is_refused(catalog: Catalog, changed: dict[str, str], said: str) -> None:
     """The way out is said, and of all that the spec asks for nothing is done."""
-    made(catalog)
+    filled(catalog)
     types = {name: kind for name, kind in {**RICH, **changed, "more": "int"}.items() if kind}
     before = catalog.load_table(NAME).metadata
     with pytest.raises(ConfigurationError, match=f"nothing was changed:\n(.*\n)*  {said}"):
@@ -136,12 +145,68 @@ def test_what_would_lose_data_is_refused(catalog: Catalog, changed: dict[str, st
     assert catalog.load_table(NAME).metadata == before
 
 
+@pytest.mark.parametrize("changed", [change for change, _ in REFUSED.values()], ids=REFUSED)
+def test_a_table_without_rows_is_corrected(catalog: Catalog, changed: dict[str, str]) -> None:
+    """A mistake in a table's first spec costs nothing: until there was a row, its columns are replaced."""
+    made(catalog)
+    types = {name: kind for name, kind in {**RICH, **changed, "more": "int"}.items() if kind}
+    with pytest.raises(ConfigurationError, match="\n`lakehouse apply events` brings the table to its spec"):
+        load_table(catalog, described(types))
+    plan = apply_spec(catalog, described(types), dry_run=False)
+    assert plan
+    assert any("as the table has never had a row" in str(difference) for difference in plan.differences)
+    table = load_table(catalog, described(types))
+    assert table
+    assert {column.name: column for column in columns_of(table.schema())} == {
+        column.name: column for column in columns(types)
+    }
+    table.append(table.scan().to_arrow())
+    with pytest.raises(ConfigurationError, match="nothing was changed"):
+        apply_spec(catalog, described({**types, "id": "string!", "more": "string"}), dry_run=False)
+
+
+def test_what_more_than_the_schema_speaks_of_stays(catalog: Catalog) -> None:
+    """A column that the table is sorted by is not replaced even before there was a row: the way out is said."""
+    made(catalog, EVENTS, {"sort": ["id"]})
+    with pytest.raises(ConfigurationError, match="write long; or drop the table, which has never had a row"):
+        apply_spec(catalog, described({**EVENTS, "id": "string!"}, {"sort": ["id"]}), dry_run=False)
+
+
+def test_files_of_replaced_columns_are_not_committed(catalog: Catalog) -> None:
+    """What was sealed before its columns were replaced would be read as null: it is refused, to be run again."""
+    made(catalog, EVENTS)
+    lake = Lake(catalog, NAME)
+    hand = seal(lake, opened(lake, TEN), [1, 2])
+    apply_spec(catalog, described({**EVENTS, "name": "long"}), dry_run=False)
+    with pytest.raises(CommitConflictError, match=r"before columns of events were replaced; run the hour again"):
+        hand.commit()
+    assert catalog.load_table(NAME).snapshots() == []
+    assert hand.held.record.attempt is None
+
+
+def test_columns_are_replaced_while_a_commit_is_sent(catalog: Catalog) -> None:
+    """The catalog refuses it, since it asserts the columns; the hour's next run finds that it did not land."""
+    made(catalog, EVENTS)
+    lake = Lake(catalog, NAME)
+    hand = seal(lake, opened(lake, TEN), [1, 2])
+
+    def replaced(event: Event) -> None:
+        if event.name == "commit.sent":
+            apply_spec(catalog, described({**EVENTS, "name": "long"}), dry_run=False)
+
+    with subscribed(replaced), pytest.raises(CommitStateUnknownError, match=r"before columns of events were replaced"):
+        hand.commit()
+    assert catalog.load_table(NAME).snapshots() == []
+    assert in_hand(lake, TEN).abandon("its columns are gone") is None
+    assert lake.rows() == {}
+
+
 ADD_IT = "add it to the spec's columns; dropping or renaming a column is left to you"
 
 
 def test_every_difference_is_shown_on_its_line(catalog: Catalog) -> None:
     """A run stops before it does anything, and shows what differs, with what `lakehouse apply` does about it."""
-    made(catalog, EVENTS)
+    filled(catalog, EVENTS)
     spec = described(
         {"at": "timestamptz!", "id": "int!", "new": "long"}, {"sort": ["id"], "properties": {"owner": "me"}}
     )
