@@ -108,6 +108,16 @@ class HourRange(Sequence[HourWindow]):
         """Tell whether an hour is one of them, without going through them."""
         return isinstance(hour, HourWindow) and self.first <= hour <= self.last
 
+    @property
+    def text(self) -> str:
+        """The range as `parse_range` reads it, and commands take it."""
+        if self.first == self.last:
+            return self.first.key
+        if (self.first.start.hour, self.last.start.hour) == (0, 23):
+            days = f"{self.first.start:%Y-%m-%d}", f"{self.last.start:%Y-%m-%d}"
+            return days[0] if days[0] == days[1] else "...".join(days)
+        return f"{self.first}...{self.last}"
+
     def __str__(self) -> str:
         """Say the range as people read it."""
         return f"{len(self)} hour{'s' if len(self) > 1 else ''}: {self.first} to {self.last} UTC"

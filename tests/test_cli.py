@@ -57,10 +57,7 @@ def test_from_a_raw_file_to_a_spec_without_a_problem(lake: Path) -> None:
     assert done.output.splitlines() == [
         "wrote tables/events.yaml",
         "next: lakehouse check events --hour 2024-01-31-05:00",
-        (
-            "      dagster asset materialize -m lakehouse_pipeline.definitions --select events "
-            "--partition-range 2024-01-31-05:00...2024-01-31-06:00"
-        ),
+        "      lakehouse backfill events 2024-01-31-05:00...2024-01-31-06:00",
     ]
     assert run("check").output == "1 table: no problem was found\n"
 

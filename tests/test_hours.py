@@ -119,6 +119,15 @@ def test_other_ranges_are_refused(text: str, said: str) -> None:
         parse_range(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["2013-01-01-10:00", "2013-01-01", "2013-01-01...2013-01-03", "2013-01-01-00:00...2013-01-01-22:00"],
+)
+def test_a_range_is_written_as_it_is_read(text: str) -> None:
+    """As briefly as commands take it."""
+    assert parse_range(text).text == text
+
+
 def test_a_range_is_a_sequence() -> None:
     """Its hours can be counted, indexed from both ends, iterated and looked up."""
     hours = parse_range("2013-01-01")

@@ -288,7 +288,11 @@ def conformed(spec: TableSpec, frame: DataFrame, columns: tuple[Column, ...]) ->
     wanted = {field.name: field.dataType for field in spark_schema(arrow_schema_of(columns))}
     given = {field.name: field.dataType for field in frame.schema.fields}
     problems = [f"there is no column {name}" for name in wanted.keys() - given.keys()]
-    problems += [f"column {name} is not in the table" for name in given.keys() - wanted.keys()]
+    problems += [
+        f"column {name} is not in the table: add it to the spec's `columns`, and `lakehouse apply {spec.name}` adds it "
+        "to the table; or leave it out"
+        for name in given.keys() - wanted.keys()
+    ]
     problems += [
         f"column {name} is {given[name].simpleString()}, the table wants {wanted[name].simpleString()}: "
         f"{_way_out(name, wanted[name])}"
@@ -296,10 +300,9 @@ def conformed(spec: TableSpec, frame: DataFrame, columns: tuple[Column, ...]) ->
         if not _fits(given[name], wanted[name])
     ]
     if problems:
+        where = spec.transform.file if isinstance(spec.transform, SqlTransform) else spec.file
         what = "the transform" if spec.transform else "the source"
-        raise ConfigurationError(
-            f"{spec.file}: {what} does not give the table's columns: " + "; ".join(sorted(problems))
-        )
+        raise ConfigurationError(f"{where}: {what} does not give the table's columns: " + "; ".join(sorted(problems)))
     return [F.col(f"`{name}`").cast(kind).alias(name) for name, kind in wanted.items()]
 
 

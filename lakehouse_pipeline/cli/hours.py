@@ -1,6 +1,7 @@
 """Commands about hours: run them, look at them, and decide about sealed ones."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,11 @@ def backfill(  # a command's options
 
     lakehouse, asked = load(config), parse_range(hours)
     spec, warehouse = lakehouse.spec(table), Warehouse.open(lakehouse.catalog)
+    if future := [each for each in asked if each.start > datetime.now(UTC)]:
+        raise ConfigurationError(
+            f"{len(future)} of {asked} have not begun yet: {future[0]} to {future[-1]}. Hours are UTC, and it is "
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
+        )
     before = table_status(spec, warehouse.find(spec), asked)
     if outside := [each for each in asked if not is_inside(spec, each)]:  # whatever was recorded of them before
         raise ConfigurationError(
@@ -126,12 +132,13 @@ def _told(table: str, todo: "list[HourWindow]", ended: "Ended", after: "TableSta
         "problems": ended.problems,
         "sealed": [hour.key for hour in after.of(frozenset({"sealed"}))],
         "snapshots": len({result.snapshot_id for result in ended.committed.values()} - {None}),
+        "rejected_rows": sum(result.seal.rejected for result in ended.committed.values()),
         "runs": ended.runs,
     }
 
 
 def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") -> list[str]:
-    from lakehouse_pipeline.status.text import cause_lines, group_causes
+    from lakehouse_pipeline.status.text import cause_lines, group_causes, rejected_lines
 
     there, snapshots = len(ended.finished), told["snapshots"]
     done = f"{table}: {there} of {there + len(told['failed']) + len(told['missing'])} hours are there"
@@ -139,6 +146,7 @@ def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") 
     done += f"{there - len(ended.committed)} skipped)"
     lines = [f"{done}, {len(ended.failed)} failed" if ended.failed else done]
     lines += cause_lines(group_causes((hour, *said) for hour, said in ended.failed.items()))
+    lines += rejected_lines({hour: each.seal.rejected for hour, each in ended.committed.items() if each.seal.rejected})
     if missing := len(told["missing"]):
         count = f"{missing} hour{'s' * (missing != 1)}"
         lines.append(f"  {count} did not come to an end: {'; '.join(ended.problems)}")

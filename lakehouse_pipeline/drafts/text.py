@@ -61,11 +61,9 @@ def next_commands(draft: Draft) -> list[str]:
     """Say what to type next."""
     if draft.hours is None:
         return [f"lakehouse check {draft.name}"]
-    first, last = draft.hours.first, draft.hours.last
-    materialize = f"dagster asset materialize -m lakehouse_pipeline.definitions --select {draft.name}"
     return [
-        f"lakehouse check {draft.name} --hour {first}",
-        f"{materialize} --partition-range {first}...{last}",
+        f"lakehouse check {draft.name} --hour {draft.hours.first}",
+        f"lakehouse backfill {draft.name} {draft.hours.text}",
     ]
 
 

@@ -61,6 +61,7 @@ class HourStatus:
         attempt: under way, or committed.
         sealed_at: when its files were written and checked, if it waits for its commit.
         rows: of the attempt, once it is sealed.
+        rejected: rows that the attempt has put aside.
         files: of the attempt.
         bytes: of the attempt.
         requests: that the attempt sent to S3.
@@ -82,6 +83,7 @@ class HourStatus:
     attempt: str = ""
     sealed_at: datetime | None = None
     rows: int = 0
+    rejected: int = 0
     files: int = 0
     bytes: int = 0
     requests: int = 0
@@ -165,7 +167,7 @@ class _Kept(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    form: Literal[1]
+    form: Literal[2]
     hours: dict[str, _AtRest]
 
 
@@ -234,7 +236,7 @@ def _kept(table: HourlyTable) -> dict[str, _AtRest]:
 
 def _keep(table: HourlyTable, at_rest: Mapping[str, _AtRest]) -> None:
     """Keep hours for whoever looks next; who may only read the table does not."""
-    body = _Kept(form=1, hours=dict(at_rest)).model_dump_json(exclude_defaults=True).encode()
+    body = _Kept(form=2, hours=dict(at_rest)).model_dump_json(exclude_defaults=True).encode()
     try:
         table.files.put(f"{table.ledger.folder}/{KEPT}", body)
     except (LakehouseError, OSError) as error:
@@ -286,6 +288,7 @@ def _told(held: HourLedger) -> HourStatus:
 def _counts(seal: Seal) -> dict[str, Any]:
     return {
         "rows": seal.rows,
+        "rejected": seal.rejected,
         "files": seal.files,
         "bytes": seal.bytes,
         "requests": seal.requests,

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from lakehouse_pipeline.backfill.sealed import NeverCommittedError
-from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, TableStatus
 
 MARKS: Mapping[State, str] = {
@@ -39,9 +39,10 @@ def status_lines(status: TableStatus) -> list[str]:
     lines = [f"{status.name} ({status.table}), as of {status.as_of:%Y-%m-%d %H:%M:%S} UTC: {hours}, {counts}"]
     lines += _days(status)
     lines += cause_lines(causes_of(status))
+    lines += rejected_lines({each.hour: each.rejected for each in status.live if each.rejected})
     if unfinished := status.of(UNFINISHED):
-        first, last = status.hours[0].hour, status.hours[-1].hour
-        lines.append(f"Next: lakehouse backfill {status.name} {range_text(first, last)} --only-failed")
+        inside = [each.hour for each in status.hours if each.state != "outside start...end"]
+        lines.append(f"Next: lakehouse backfill {status.name} {HourRange(inside[0], inside[-1]).text} --only-failed")
         lines.append(f"Why:  lakehouse why {status.name} {unfinished[0]}")
     return lines
 
@@ -90,6 +91,14 @@ def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
     return [*lines, f"  {left:>3}  of {len(causes) - MOST_CAUSES} other causes"] if left else lines
 
 
+def rejected_lines(rejected: Mapping[HourWindow, int]) -> list[str]:
+    """Say how many rows were put aside, and of which hours; nothing of none."""
+    if not rejected:
+        return []
+    count = f"{len(rejected)} hour{'s' * (len(rejected) != 1)}"
+    return [f"  rows rejected: {sum(rejected.values())}, of {count}", f"       {hours_text(sorted(rejected))}"]
+
+
 def hours_text(hours: Sequence[HourWindow]) -> str:
     """Name the first of some hours, and how many more there are."""
     named = " ".join(hour.key for hour in hours[:MOST_HOURS])
@@ -99,7 +108,8 @@ def hours_text(hours: Sequence[HourWindow]) -> str:
 def why_lines(name: str, told: HourStatus) -> list[str]:
     """Say why an hour is as it is, and what to type next."""
     attempt = f"attempt {told.attempt}"
-    wrote = f"{told.rows} rows in {told.files} files, {told.bytes / 1e6:.1f} MB"
+    rejected = f", and rejected {told.rejected} (lakehouse check {name} --hour {told.hour} shows some)"
+    wrote = f"{told.rows} rows in {told.files} files, {told.bytes / 1e6:.1f} MB{rejected if told.rejected else ''}"
     again = f"lakehouse backfill {name} {told.hour}"
     ago = f"{span_text(told.age)} ago"
     ended = f": {told.error}: {told.message}" if told.error else ""
@@ -157,16 +167,6 @@ def hour_json(told: HourStatus) -> dict[str, Any]:
     """Give an hour as programs read it."""
     spans = {"age": round(told.age.total_seconds(), 3), "idle": round(told.idle.total_seconds(), 3)}
     return {**vars(told), "hour": told.hour.key, **spans}
-
-
-def range_text(first: HourWindow, last: HourWindow) -> str:
-    """Write a range as commands take it."""
-    if first == last:
-        return first.key
-    if (first.start.hour, last.start.hour) == (0, 23):
-        days = (f"{first.start:%Y-%m-%d}", f"{last.start:%Y-%m-%d}")
-        return days[0] if days[0] == days[1] else "...".join(days)
-    return f"{first}...{last}"
 
 
 def span_text(age: timedelta) -> str:

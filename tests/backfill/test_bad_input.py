@@ -257,7 +257,7 @@ def test_bad_source_changes_nothing(
         pytest.param(
             _wrong_columns,
             ConfigurationError,
-            ("no column size", "column length is not in the table", "CAST(id AS BIGINT)"),
+            ("no column size", "column length is not in the table: add it", "`lakehouse apply", "CAST(id AS BIGINT)"),
             id="wrong columns",
         ),
         pytest.param(_syntax_error, ConfigurationError, ("tables/t.sql", "Syntax error", "line 1"), id="SQL syntax"),

@@ -189,10 +189,7 @@ def test_what_to_look_at_and_to_type_next(lakehouse: Lakehouse) -> None:
     ]
     assert next_commands(draft) == [
         "lakehouse check events --hour 2024-01-31-04:00",
-        (
-            "dagster asset materialize -m lakehouse_pipeline.definitions --select events "
-            "--partition-range 2024-01-31-04:00...2024-01-31-07:00"
-        ),
+        "lakehouse backfill events 2024-01-31-04:00...2024-01-31-07:00",
     ]
 
 

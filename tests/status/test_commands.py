@@ -27,7 +27,7 @@ from lakehouse_pipeline.orchestration import assets, reports
 from lakehouse_pipeline.retry import RetryPolicy
 from lakehouse_pipeline.status import picture
 from tests.backfill.hands import new_attempt
-from tests.projects import HOUR, NEXT, THIRD, Project, row, strays
+from tests.projects import HOUR, NEXT, SPEC, THIRD, Project, json_lines, row, strays
 
 pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
 
@@ -138,6 +138,27 @@ def test_what_cannot_be_asked_for(landed: Project, words: list[str], said: str) 
     refused = command(landed, "backfill", *words)
     assert refused.exit_code == 2
     assert said in refused.stderr
+
+
+def test_hours_to_come_are_refused(landed: Project) -> None:
+    """A table without an end has no hours beyond now: they are named before anything runs."""
+    landed.describe({"end": None})
+    said = command(landed, "backfill", "events", "2999-01-01")
+    assert said.exit_code == 2
+    assert "24 of 24 hours: 2999-01-01-00:00 to 2999-01-01-23:00 UTC have not begun yet" in said.stderr
+
+
+def test_rejected_rows_are_told(landed: Project) -> None:
+    """By the backfill that rejects them, by the status, and of their hour, with how to look at some."""
+    landed.describe({"source": SPEC["source"].replace("}}", "}, bad_rows: reject}")})
+    landed.write("raw/2013/01/01/11.jsonl", json_lines([row(NEXT, 1)]) + b"{")
+    said = command(landed, "backfill", "events", RANGE)
+    assert f"  rows rejected: 1, of 1 hour\n       {NEXT}\n" in said.stdout
+    assert f"  rows rejected: 1, of 1 hour\n       {NEXT}\n" in command(landed, "status", "events").stdout
+    assert f"and rejected 1 (lakehouse check events --hour {NEXT} shows some)" in (
+        command(landed, "why", "events", NEXT).stdout
+    )
+    assert "rejected" not in command(landed, "why", "events", HOUR).stdout
 
 
 def test_an_hour_that_is_no_longer_the_tables_is_refused(landed: Project) -> None:
