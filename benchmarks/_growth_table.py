@@ -21,7 +21,6 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
-from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
@@ -131,13 +130,13 @@ class Grown:
 
     def written(self, table: HourlyTable, hour: HourWindow, attempt: str) -> Iterator[WrittenFile]:
         """Say what a task would of an attempt's files; there are none."""
-        target, spec, schema = table.target(hour, attempt, 1), table.table.spec(), table.table.schema()
+        target = table.target(hour, attempt, 1)
         data_file = {**self._sample["data_file"], "partition": target.partitions.record(())}
         for bucket in range(self.files):
             path = target.file_url(bucket, 0, 0)
             entry = {**self._sample, "data_file": {**data_file, "file_path": path}}
             rows = data_file["record_count"]
-            yield WrittenFile(path, rows, FILE_BYTES, "", encode_entry(entry, spec, schema))
+            yield WrittenFile(path, rows, FILE_BYTES, "", target.kind.encode(entry))
 
     @cached_property
     def _sample(self) -> Entry:

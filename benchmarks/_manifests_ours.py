@@ -19,10 +19,18 @@ from tests.iceberg.lake import Lake
 SEALED = "sealed.json"
 
 
+def encode(lake: Lake, _folder: Path, files: int) -> Callable[[], object]:
+    """Encode the entries of so many files, as tasks do for each of theirs."""
+    kind, entries = _manifests_table.entries_of(lake, HOUR, new_attempt_id(), _manifests_table.samples(lake), files)
+    return lambda: [kind.encode(entry) for entry in entries]
+
+
 def seal(lake: Lake, folder: Path, files: int) -> Callable[[], object]:
     """Seal an attempt of so many files; the entries are there, as tasks have made them."""
     attempt = new_attempt_id()
-    written = list(_manifests_table.written_files(lake, HOUR, attempt, _manifests_table.samples(lake), files))
+    kind, entries = _manifests_table.entries_of(lake, HOUR, attempt, _manifests_table.samples(lake), files)
+    written = [_manifests_table.written_file(kind, entry) for entry in entries]
+    entries.clear()
     replaces = digest(file.path for file in lake.now.live(HOUR))
     table = lake.now
 
@@ -56,7 +64,7 @@ def read(lake: Lake, _folder: Path, _files: int) -> Callable[[], object]:
     return lambda: digest(file.path for file in lake.now.live(HOUR))
 
 
-STEPS = {"seal": seal, "commit": commit, "look": look, "read": read}
+STEPS = {"encode": encode, "seal": seal, "commit": commit, "look": look, "read": read}
 
 
 def main(folder: Path, table: str, step: str, files: int) -> None:

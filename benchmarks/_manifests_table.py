@@ -3,7 +3,6 @@
 Nobody reads data files when they are sealed and committed. Their statistics are those of a few that were written.
 """
 
-from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from benchmarks._compact_tables import FIRST, Asked
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
-from lakehouse_pipeline.iceberg.manifest_files import encode_entry
+from lakehouse_pipeline.iceberg.manifest_files import ManifestKind
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from tests.iceberg.entries import decode_entry
 from tests.iceberg.lake import Lake, in_bucket
@@ -43,14 +42,23 @@ def samples(lake: Lake) -> list[Entry]:
     return [decode_entry(file.entry, table.spec(), table.schema()) for file in written]
 
 
-def written_files(
+def entries_of(
     lake: Lake, hour: HourWindow, attempt: str, entries: list[Entry], count: int
-) -> Iterator[WrittenFile]:
-    """Make what the tasks of an attempt give back of so many files."""
-    table, target = lake.now.table, lake.now.target(hour, attempt, 1)
-    spec, schema, partition = table.spec(), table.schema(), target.partitions.record(())
-    for bucket, entry in enumerate(islice(cycle(entries), count)):
-        file = entry["data_file"]
-        url = target.file_url(bucket, 0, 0)
-        told = {**entry, "data_file": {**file, "file_path": url, "partition": partition}}
-        yield WrittenFile(url, file["record_count"], file["file_size_in_bytes"], "", encode_entry(told, spec, schema))
+) -> tuple[ManifestKind, list[Entry]]:
+    """Make the entries of so many files of an attempt, and their kind."""
+    target = lake.now.target(hour, attempt, 1)
+    partition = target.partitions.record(())
+    made = [
+        {
+            **entry,
+            "data_file": {**entry["data_file"], "file_path": target.file_url(bucket, 0, 0), "partition": partition},
+        }
+        for bucket, entry in enumerate(islice(cycle(entries), count))
+    ]
+    return target.kind, made
+
+
+def written_file(kind: ManifestKind, entry: Entry) -> WrittenFile:
+    """Make what a task gives back of a file."""
+    file = entry["data_file"]
+    return WrittenFile(file["file_path"], file["record_count"], file["file_size_in_bytes"], "", kind.encode(entry))

@@ -14,7 +14,6 @@ from benchmarks._obstore import s3_store
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
 from lakehouse_pipeline.iceberg.event_time import Entry
-from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.sealed_hours import SealedHour
 from lakehouse_pipeline.ledger.records import new_attempt_id
@@ -65,8 +64,8 @@ def _names(lake: Lake, hour: HourWindow, attempt: str, count: int) -> list[str]:
 
 
 def _written(lake: Lake, hour: HourWindow, names: Sequence[str], sample: Entry) -> list[WrittenFile]:
-    table, target = lake.now.table, lake.now.target(hour, "", 1)
-    spec, schema, partition = table.spec(), table.schema(), target.partitions.record(())
+    target = lake.now.target(hour, "", 1)
+    partition = target.partitions.record(())
     size, rows = sample["data_file"]["file_size_in_bytes"], sample["data_file"]["record_count"]
     return [
         WrittenFile(
@@ -74,10 +73,8 @@ def _written(lake: Lake, hour: HourWindow, names: Sequence[str], sample: Entry) 
             rows,
             size,
             "",
-            encode_entry(
-                {**sample, "data_file": {**sample["data_file"], "file_path": name, "partition": partition}},
-                spec,
-                schema,
+            target.kind.encode(
+                {**sample, "data_file": {**sample["data_file"], "file_path": name, "partition": partition}}
             ),
         )
         for name in names

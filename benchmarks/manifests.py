@@ -2,8 +2,9 @@
 
 `python -m benchmarks.manifests [--files N] [--rounds N] [--json FILE]` prints a Markdown table. Each file has twenty
 columns of statistics; there is no byte of data. Files and SQLite's catalog are on this disk. Each step is a process;
-memory is what it took beyond what was there when it began (the JVM's: of its heap). Ours seals before it commits; peers
-write their manifests with the commit. The median of the rounds counts.
+memory is what it took beyond what was there when it began (the JVM's: of its heap). Ours encodes each entry in the task
+that writes the file, seals and then commits; peers encode and write their manifests with the commit, so that all three
+of ours are held against that. The median of the rounds counts.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from tests.oracle import environment
 
 FOLDER = Path(".lakehouse/benchmarks/manifests").absolute()
 FILES = 100_000
-OURS = ("seal", "commit", "look", "read", "seal again", "replace", "read again")
+OURS = ("encode", "seal", "commit", "look", "read", "seal again", "replace", "read again")
 Figures = Mapping[str, float]
 
 
@@ -84,10 +85,11 @@ def main() -> None:
         memory = (run["peak"] - run["before"], run["peak"])
         print(f"| {name} | {' | '.join(cells)} | {' | '.join(f'{each / 1e6:.0f}' for each in memory)} |", flush=True)
     print()
-    _goals.at_most("sealing, of a core and a file", medians["ours: seal"]["cpu"] / told.files * 1e3, 0.4, " ms")
+    sealing = medians["ours: encode"]["cpu"] + medians["ours: seal"]["cpu"]
+    _goals.at_most("encoding and sealing, of a core and a file", sealing / told.files * 1e3, 0.4, " ms")
     _goals.at_most("committing the sealed hour", medians["ours: commit"]["seconds"], 2, " s")
     _goals.at_most("its memory", medians["ours: commit"]["peak"] / 2**30, 1, " GiB")
-    for what, steps in {"append": ("seal", "commit"), "replace": ("seal again", "replace")}.items():
+    for what, steps in {"append": ("encode", "seal", "commit"), "replace": ("encode", "seal again", "replace")}.items():
         for figure, said_so in {"seconds": "seconds", "cpu": "processors' seconds"}.items():
             ours = sum(medians[f"ours: {step}"][figure] for step in steps)
             peers = {who: medians[f"{who}: {what}"][figure] for who in ("PyIceberg", "JVM Iceberg")}

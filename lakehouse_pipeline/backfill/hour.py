@@ -21,6 +21,7 @@ from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.ledger.records import HourRecord
 from lakehouse_pipeline.object_store.counts import RequestCounter, counting
 
 logger = logging.getLogger(__name__)
@@ -142,12 +143,23 @@ def _planned(
     inputs = observe_inputs(spec, warehouse.files, hour)
     table = table or _table_of(bench, lambda: new_columns(spec, warehouse.files, inputs.source))
     held = table.ledger.hour(hour)
-    table = warehouse.table(spec) or table  # not older than the record: what that knows of is in it
+    if not _knows(table, held.record):
+        table = warehouse.table(spec) or table
     live = table.as_sealed({hour: held.record.seals}).get(hour) or digest(file.path for file in table.live(hour))
     plan = plan_hour(spec, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live), force=force)
     events.emit("hour.planned", spec.table, hour.key, step=plan.step, why=plan.why)
     hand = HourInHand(table, hour, held, bench.run_id)
     return HourRun(bench, table, hand, plan, stages, live, counter, halt)
+
+
+def _knows(table: HourlyTable, record: HourRecord) -> bool:
+    """Tell whether a table that was loaded before a record was read has what the record knows of."""
+    if record.attempt is not None:  # it may have landed, or be landing
+        return False
+    if record.committed is None:
+        return True
+    landed = record.committed.snapshot_id
+    return landed is not None and table.table.metadata.snapshot_by_id(landed) is not None
 
 
 def _table_of(bench: Bench, columns: Callable[[], tuple[Column, ...]]) -> HourlyTable:

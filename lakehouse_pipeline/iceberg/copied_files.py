@@ -17,7 +17,6 @@ from lakehouse_pipeline.errors import DataError, LakehouseError, SafetyError
 from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, entry_of, put_new
 from lakehouse_pipeline.iceberg.footer import MAGIC, Footer, read_footer
-from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import LiveFile
 from lakehouse_pipeline.iceberg.row_groups import Merged, merged
 from lakehouse_pipeline.iceberg.statistics import column_statistics
@@ -171,7 +170,7 @@ def _copied(target: WriteTarget, bucket: int, number: int, new: _NewFile, claims
         claims,
     )
     entry = entry_of(values, url, plan.size, plan.rows, statistics)
-    return WrittenFile(url, plan.rows, plan.size, etag, encode_entry(entry, target.spec, target.schema))
+    return WrittenFile(url, plan.rows, plan.size, etag, target.kind.encode(entry))
 
 
 def _content(new: _NewFile) -> Iterator[bytes | ObjectRange]:

@@ -29,7 +29,6 @@ from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.claims import Claims
 from lakehouse_pipeline.iceberg.conformed import check_valid, conform
 from lakehouse_pipeline.iceberg.event_time import HOUR_MICROSECONDS, Entry
-from lakehouse_pipeline.iceberg.manifest_files import encode_entry
 from lakehouse_pipeline.iceberg.manifests import ADDED
 from lakehouse_pipeline.iceberg.parquet_file import OpenFile
 from lakehouse_pipeline.iceberg.partitions import Values
@@ -321,7 +320,7 @@ class _PartitionWriter:
         file.path.unlink()
         partition = self.target.partitions.record(self.values)
         entry = entry_of(partition, url, size, file.rows, statistics)
-        return WrittenFile(url, file.rows, size, etag, encode_entry(entry, self.target.spec, self.target.schema))
+        return WrittenFile(url, file.rows, size, etag, self.target.kind.encode(entry))
 
 
 def put_new(

@@ -95,7 +95,7 @@ class ManifestKind:
         }
 
     def encode(self, entry: Entry) -> bytes:
-        """Turn an entry into bytes."""
+        """Turn an entry into bytes, as they travel from a task to the driver, and stand in a manifest."""
         buffer = io.BytesIO()
         fastavro.schemaless_writer(buffer, self.avro, entry)
         return buffer.getvalue()
@@ -155,11 +155,6 @@ def _of_deletes(data_file: StructType) -> StructType:
     ids = NestedField(135, "equality_ids", ListType(136, IntegerType(), element_required=True), required=False)
     refers_to = NestedField(143, "referenced_data_file", StringType(), required=False)
     return StructType(*(ids if field.field_id == ids.field_id else field for field in data_file.fields), refers_to)
-
-
-def encode_entry(entry: Entry, spec: PartitionSpec, schema: Schema) -> bytes:
-    """Turn an entry of a data file into bytes that travel from a task to the driver."""
-    return ManifestKind(spec, schema).encode(entry)
 
 
 @dataclass

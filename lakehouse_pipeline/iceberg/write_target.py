@@ -14,6 +14,7 @@ from pyiceberg.utils.properties import property_as_bool
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.claims import Claims
+from lakehouse_pipeline.iceberg.manifest_files import ManifestKind
 from lakehouse_pipeline.iceberg.partitions import Partitions
 from lakehouse_pipeline.ledger.hours import Ledger
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
@@ -105,6 +106,11 @@ class WriteTarget:
     def spec(self) -> PartitionSpec:
         """The table's partition spec."""
         return PartitionSpec.model_validate_json(self.spec_json)
+
+    @cached_property
+    def kind(self) -> ManifestKind:
+        """What the manifest entries of its files have in common."""
+        return ManifestKind(self.spec, self.schema)
 
     @cached_property
     def sort_order(self) -> SortOrder:

@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyiceberg.table.snapshots import Operation
 
+from lakehouse_pipeline.backfill.hour import run_hour
+from lakehouse_pipeline.backfill.plan import HourInputs, observe_inputs
+from lakehouse_pipeline.config.table import TableSpec
+from lakehouse_pipeline.events import Event, subscribed
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import digest
+from lakehouse_pipeline.iceberg.tables import load_table
 from tests.projects import HOUR, NEXT, Project, parquet, row
 
 pytestmark = pytest.mark.usefixtures("sail")  # no claim here is about an engine
@@ -203,3 +209,49 @@ def test_record_is_plain_json(ran: Project) -> None:
         (ran.folder / ran.table.ledger.folder.removeprefix("file://") / "hours/2013-01-01-10.json").read_text()
     )
     assert (record["hour"], record["state"], record["committed"]["seal"]["rows"]) == (HOUR, "idle", 3)
+
+
+def test_a_plan_sees_what_was_committed_since_the_table_was_loaded(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run commits the hour between our look at the table and ours at the record: there is nothing to do."""
+    project.land(NEXT, [row(NEXT, 2)])
+    project.run(NEXT)  # makes the table
+    project.land(HOUR, [row(HOUR, 1)])
+    others: list[str] = []
+
+    def observed(*arguments: Any) -> HourInputs:
+        if not others:
+            others.append("begun")
+            others.append(project.run().step)
+        return observe_inputs(*arguments)
+
+    monkeypatch.setattr("lakehouse_pipeline.backfill.hour.observe_inputs", observed)
+    assert project.run().step == "skip"
+    assert others == ["begun", "run"]
+    assert project.ids() == [1, 2]
+
+
+@pytest.mark.parametrize("hour", [HOUR, NEXT], ids=["a new hour", "a committed one"])
+def test_a_plan_loads_the_table_once(project: Project, monkeypatch: pytest.MonkeyPatch, hour: str) -> None:
+    """Where the record knows of nothing that the table does not have, one look at the catalog is enough."""
+    project.land(NEXT, [row(NEXT, 2)])
+    project.run(NEXT)
+    project.land(HOUR, [row(HOUR, 1)])
+    bench = project.bench()
+    asked: list[object] = []
+
+    def counted(catalog: object, spec: TableSpec) -> Any:
+        asked.append(catalog)
+        return load_table(catalog, spec)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lakehouse_pipeline.iceberg.warehouse.load_table", counted)
+    planned = {"asked": 0}
+
+    def heard(event: Event) -> None:
+        if event.name == "hour.planned":
+            planned["asked"] = len(asked)
+
+    with subscribed(heard):
+        run_hour(bench, HourWindow.from_key(hour))
+    assert planned == {"asked": 1}

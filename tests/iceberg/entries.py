@@ -11,5 +11,5 @@ from lakehouse_pipeline.iceberg.manifest_files import ManifestKind
 
 
 def decode_entry(body: bytes, spec: PartitionSpec, schema: Schema) -> Entry:
-    """Undo `encode_entry`."""
+    """Undo `ManifestKind.encode`."""
     return dict(fastavro.schemaless_reader(io.BytesIO(body), ManifestKind(spec, schema).avro, None))  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from pyiceberg.types import DateType, IntegerType, NestedField, StringType, Time
 
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.iceberg.data_files import WrittenFile
-from lakehouse_pipeline.iceberg.manifest_files import ManifestSums, codec_of, encode_entry
+from lakehouse_pipeline.iceberg.manifest_files import ManifestKind, ManifestSums, codec_of
 from lakehouse_pipeline.iceberg.manifests import (
     ADDED,
     DELETED,
@@ -93,7 +93,7 @@ def test_entries_travel_unchanged(lake: Lake) -> None:
     (file,) = lake.write(TEN, [in_bucket(3, events(TEN, [1, 2]))])
     table = lake.now.table
     entry = decode_entry(file.entry, table.spec(), table.schema())
-    assert encode_entry(entry, table.spec(), table.schema()) == file.entry
+    assert ManifestKind(table.spec(), table.schema()).encode(entry) == file.entry
     found = entry["data_file"]
     assert (entry["status"], found["file_path"], found["record_count"], found["file_size_in_bytes"]) == (
         ADDED,
