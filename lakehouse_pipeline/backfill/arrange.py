@@ -57,7 +57,7 @@ from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseEr
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.data_files import BUCKET
 from lakehouse_pipeline.iceberg.row_order import Columns
-from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, types_of
+from lakehouse_pipeline.iceberg.schemas import arrow_schema_of, schema_of, types_of
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.listing import SourceObject
 from lakehouse_pipeline.sources.stored_rows import stored_schema
@@ -141,7 +141,8 @@ def arranged(
                     of_keys = shaped.select(*keys.names)
                     ranges = _ranges(map_in_arrow(of_keys, thin, of_keys.schema), order, buckets)
         ranges = ranges or whole(order)
-        made = Made(PARCELS, partial(packed, schema=schema, ranges=ranges))
+        checked = schema_of(columns).fields if spec.check_order else ()
+        made = Made(PARCELS, partial(packed, schema=schema, ranges=ranges, checked=checked))
     if made and ranges and plain:  # rows need not enter the engine
         parcels, counts = read_view(session, files, view, cores, made)
         yield Arranged(placed(parcels, ranges.count), counts)

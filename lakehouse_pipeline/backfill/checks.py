@@ -46,7 +46,9 @@ def checks_of(spec: TableSpec) -> Mapping[str, str]:
     )
     keys = {KEYS: f"No two rows of an hour have the same {', '.join(spec.key)}."} if spec.key else {}
     order = (
-        {ORDER: "Files are sorted, and none begins before the end of the one ahead of it."} if spec.check_order else {}
+        {ORDER: "Files are sorted, none begins before the end of the one ahead of it, and no row was lost or changed."}
+        if spec.check_order
+        else {}
     )
     return {ROWS: rows, **keys, **order}
 

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lakehouse_pipeline.backfill.arrange import arranged, is_plain, source_view
 from lakehouse_pipeline.backfill.inputs import Aside, Counts, View
-from lakehouse_pipeline.backfill.parcels import sorted_rows
+from lakehouse_pipeline.backfill.parcels import Content, sorted_rows
 from lakehouse_pipeline.backfill.placement import Ranges
 from lakehouse_pipeline.backfill.plan import HourPlan
 from lakehouse_pipeline.backfill.spark_reader import with_way_out
@@ -25,6 +25,7 @@ from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.sessions import cores_of
 from lakehouse_pipeline.engines.spark_types import spark_schema
 from lakehouse_pipeline.engines.tasks import current_hold, map_in_arrow, run_tasks
+from lakehouse_pipeline.iceberg.checksum import Checksum
 from lakehouse_pipeline.iceberg.data_files import (
     BUCKET,
     WRITTEN,
@@ -40,7 +41,7 @@ from lakehouse_pipeline.object_store.counts import NO_REQUESTS, RequestCounts
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.sources.splits import balance
 
-ROWS_READ, LEFT = "rows_read", "rows_left"
+ROWS_READ, LEFT, CONTENT = "rows_read", "rows_left", "content"
 COPIED = pa.schema([*WRITTEN, (ROWS_READ, pa.int64()), (LEFT, pa.int64())])
 
 
@@ -54,6 +55,7 @@ class Etl:
         left: rows that were left to other hours; None as above.
         requests: what the engine's tasks sent to S3, as far as they came to their end.
         rejected: bad rows, and rows of other hours, that were kept aside.
+        content: what the rows added up to before they were sorted (`Checksum.total`), where the spec asks for a check.
     """
 
     files: list[WrittenFile]
@@ -61,6 +63,7 @@ class Etl:
     left: int | None
     requests: RequestCounts
     rejected: int = 0
+    content: int = 0
 
 
 def run_etl(
@@ -109,6 +112,7 @@ def run_etl(
                 counts.rows if counts else None,
                 counts.left if counts else None,
                 requests_sent(written) + (counts.requests if counts else NO_REQUESTS),
+                content=sum(_total(batch, CONTENT) for batch in written) % 2**64,
             )
     rejecting = "reject" in (spec.source.bad_rows, spec.other_hours)
     return replace(
@@ -130,7 +134,13 @@ def write(frame: DataFrame, columns: tuple[Column, ...], target: WriteTarget) ->
     schema, hold = arrow_schema_of(columns), current_hold()
 
     def write_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from write_batches(target, hold.watched(sorted_rows(batches, schema, order)) if order else batches)
+        if not order:
+            yield from write_batches(target, batches)
+            return
+        content = Content()
+        rows = sorted_rows(content.passing(batches), schema, order)
+        yield from write_batches(target, hold.watched(rows))
+        yield pa.RecordBatch.from_pylist([{CONTENT: Checksum(total=content.total).signed}], schema=WRITTEN)
 
     written = map_in_arrow(frame, write_task, spark_schema(WRITTEN))
     batches: list[pa.RecordBatch] = written.toArrow().to_batches()
@@ -170,5 +180,5 @@ def in_bucket(batches: Iterable[pa.RecordBatch], bucket: int) -> Iterator[pa.Rec
         yield batch.append_column(BUCKET, pa.repeat(number, batch.num_rows))
 
 
-def _total(gathered: pa.Table, name: str) -> int:
+def _total(gathered: pa.Table | pa.RecordBatch, name: str) -> int:
     return int(pc.sum(gathered.column(name), min_count=0).as_py())

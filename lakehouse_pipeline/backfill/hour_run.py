@@ -290,7 +290,7 @@ class HourRun:
             if spec.key:
                 self.checks += (check_keys(session, spec, written, table),)
             if spec.check_order:
-                self.checks += (check_order(session, spec, written, table),)
+                self.checks += (check_order(session, spec, written, table, etl.content),)
         self.sample_keys = tuple(file.path for file in written[:SAMPLE_KEYS])
         with self.stages.timed("seal"):
             return table.seal(attempt.id, written, rows_read=rows_read, rejected=etl.rejected, left=etl.left)

@@ -17,6 +17,8 @@ from pyspark.sql import functions as F  # noqa: N812  # the name that every Spar
 
 from lakehouse_pipeline.backfill.placement import Ranges
 from lakehouse_pipeline.engines.capabilities import capabilities
+from lakehouse_pipeline.iceberg.checksum import Columns as Checked
+from lakehouse_pipeline.iceberg.checksum import checksum
 from lakehouse_pipeline.iceberg.conformed import conform
 from lakehouse_pipeline.iceberg.data_files import BUCKET
 from lakehouse_pipeline.iceberg.row_order import Columns
@@ -27,8 +29,8 @@ PARCEL_BYTES = 4 * 1024**2  # of one parcel, at most, unless a row is larger
 SENT_BYTES = 1024**2  # of small parcels that go to the engine at once; a larger one is not copied once more
 SORT_BYTES = 64 * 1024**2  # of memory that a task sorts in; more goes by its disk, which takes no longer
 
-_SIZE, _PARCEL = "_size", "_parcel"
-PARCELS = pa.schema([(BUCKET, pa.int32()), (_SIZE, pa.int32()), (_PARCEL, pa.binary())])
+_SIZE, _CONTENT, _PARCEL = "_size", "_content", "_parcel"
+PARCELS = pa.schema([(BUCKET, pa.int32()), (_SIZE, pa.int32()), (_CONTENT, pa.int64()), (_PARCEL, pa.binary())])
 
 # Zstandard at its least costs a task 1 s a GB, and the JVM several for each GB that it need not copy and compress.
 _CODEC = "zstd"
@@ -40,21 +42,26 @@ class _Parcel(NamedTuple):
     Attributes:
         bucket: where they go.
         size: bytes before they were compressed.
+        content: what they add up to; None where nobody asks.
         body: a compressed message of Arrow's.
     """
 
     bucket: int
     size: int
+    content: int | None
     body: pa.Buffer
 
 
-def packed(batches: Iterable[pa.RecordBatch], schema: pa.Schema, ranges: Ranges) -> Iterator[pa.RecordBatch]:
+def packed(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, ranges: Ranges, checked: Checked = ()
+) -> Iterator[pa.RecordBatch]:
     """Pack rows by bucket, as `PARCELS`.
 
     Args:
         batches: rows in any order.
         schema: of the parcels' rows; of all parcels the same.
         ranges: which bucket a row goes to.
+        checked: columns whose content is added up, for whoever reads the files that the rows become.
 
     Raises:
         DataError: a row does not fit the schema.
@@ -65,13 +72,13 @@ def packed(batches: Iterable[pa.RecordBatch], schema: pa.Schema, ranges: Ranges)
         held.append(batch)
         size += batch.nbytes
         if size >= PACKED_BYTES:
-            yield from _sent(_parcels(pa.concat_batches(held), ranges))
+            yield from _sent(_parcels(pa.concat_batches(held), ranges, checked))
             held, size = [], 0
     if held:
-        yield from _sent(_parcels(pa.concat_batches(held), ranges))
+        yield from _sent(_parcels(pa.concat_batches(held), ranges, checked))
 
 
-def _parcels(rows: pa.RecordBatch, ranges: Ranges) -> Iterator[_Parcel]:
+def _parcels(rows: pa.RecordBatch, ranges: Ranges, checked: Checked) -> Iterator[_Parcel]:
     buckets = ranges.buckets(rows)
     ends = np.cumsum(np.bincount(buckets, minlength=ranges.count))
     if ranges.count > 1:
@@ -82,7 +89,8 @@ def _parcels(rows: pa.RecordBatch, ranges: Ranges) -> Iterator[_Parcel]:
         if end > start:
             for piece in pieces([rows.slice(start, end - start)], PARCEL_BYTES):
                 body = piece.serialize()
-                yield _Parcel(bucket, body.size, pa.compress(body, _CODEC))
+                content = checksum(piece, checked).signed if checked else None
+                yield _Parcel(bucket, body.size, content, pa.compress(body, _CODEC))
 
 
 def _sent(parcels: Iterable[_Parcel]) -> Iterator[pa.RecordBatch]:
@@ -99,11 +107,12 @@ def _sent(parcels: Iterable[_Parcel]) -> Iterator[pa.RecordBatch]:
 
 
 def _batch(parcels: list[_Parcel]) -> pa.RecordBatch:
-    buckets, sizes, bodies = zip(*parcels, strict=True)
+    buckets, sizes, contents, bodies = zip(*parcels, strict=True)
     offsets = np.cumsum([0, *(body.size for body in bodies)], dtype=np.int32)
     body = bodies[0] if len(bodies) == 1 else pa.py_buffer(b"".join(bodies))
     cells = pa.Array.from_buffers(pa.binary(), len(bodies), [None, pa.py_buffer(offsets), body])
-    return pa.record_batch([pa.array(buckets, pa.int32()), pa.array(sizes, pa.int32()), cells], PARCELS)
+    numbers = (pa.array(buckets, pa.int32()), pa.array(sizes, pa.int32()), pa.array(contents, pa.int64()))
+    return pa.record_batch([*numbers, cells], PARCELS)
 
 
 def placed(parcels: DataFrame, buckets: int) -> DataFrame:
@@ -129,6 +138,24 @@ def sorted_rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, order: Col
     with tempfile.TemporaryDirectory(prefix="lakehouse-", dir=disk) as folder:
         rows = (rows for batch in batches for rows in _opened(batch, schema))
         yield from sorted_batches(rows, ((BUCKET, False), *order), memory=SORT_BYTES, folder=Path(folder))
+
+
+class Content:
+    """What the rows of parcels added up to as they were packed.
+
+    Attributes:
+        total: of all parcels that have passed so far; see `Checksum.total`.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has passed yet."""
+        self.total = 0
+
+    def passing(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Let `PARCELS` pass, and add up what they say."""
+        for batch in batches:
+            self.total += sum(content or 0 for content in batch.column(_CONTENT).to_pylist())
+            yield batch
 
 
 def _opened(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

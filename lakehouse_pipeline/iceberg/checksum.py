@@ -36,6 +36,11 @@ class Checksum:
     rows: int = 0
     total: int = 0
 
+    @property
+    def signed(self) -> int:
+        """The total as the 64 bits of a signed number, which every engine has."""
+        return (self.total + 2**63) % 2**64 - 2**63
+
     def __add__(self, other: "Checksum") -> "Checksum":
         """Add the rows of two."""
         return Checksum(self.rows + other.rows, (self.total + other.total) % 2**64)

@@ -56,11 +56,12 @@ WRITTEN = pa.schema(
         ("etag", pa.string()),
         ("entry", pa.binary()),
         ("requests", pa.string()),
+        ("content", pa.int64()),
     ]
 )
 
 
-FILE_COLUMNS = WRITTEN.names[:-1]
+FILE_COLUMNS = WRITTEN.names[:-2]
 
 
 class OtherHourError(DataError):

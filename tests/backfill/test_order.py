@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lakehouse_pipeline.backfill import hour_run
@@ -21,7 +23,8 @@ SORTED = {"sort": "[size, id desc]", "file_size": "1MB", "check_order": "true"}
 @pytest.fixture
 def large(project: Project) -> Project:
     """Give a project with an hour of several files."""
-    lines = (b'{"at": "2013-01-01T10:00:00Z", "id": %d, "size": %d}\n' % (n, n * 7919 % 1000) for n in range(LARGE))
+    line = b'{"at": "2013-01-01T10:%02d:00Z", "id": %d, "size": %d}\n'
+    lines = (line % (n % 60, n, n * 7919 % 1000) for n in range(LARGE))
     project.write("raw/2013/01/01/10.jsonl", b"".join(lines))
     return project
 
@@ -58,7 +61,26 @@ def _short(files: Sequence[WrittenFile], _project: Project) -> list[WrittenFile]
     return [replace(one, rows=one.rows + 1), replace(two, rows=two.rows - 1), *others]
 
 
-@pytest.mark.parametrize(("spoil", "said"), [(_exchanged, "begins with .* before the end of"), (_short, "has .* rows")])
+def _changed(files: Sequence[WrittenFile], project: Project) -> list[WrittenFile]:
+    """Change a value of a row that nothing is sorted by."""
+    one, *others = files
+    path = one.path.removeprefix("file://")
+    rows = pq.ParquetFile(path).read()
+    later = pa.concat_arrays([rows["at"].chunk(0)[1:2], *(chunk for chunk in rows["at"].slice(1).chunks)])
+    pq.write_table(rows.set_column(0, rows.schema.field("at"), later), path)
+    info = project.table.files.head(one.path)
+    assert info
+    return [replace(one, size=info.size, etag=info.etag), *others]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_exchanged, "begins with .* before the end of"),
+        (_short, "has .* rows"),
+        (_changed, "rows are not those that were sorted"),
+    ],
+)
 def test_an_hour_that_is_not_sorted_fails(
     large: Project, spoil: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
