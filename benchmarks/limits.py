@@ -1,6 +1,7 @@
-"""What this machine can do at all: its disk, a socket, and one core that encodes, sorts, compresses or does nothing.
+"""What this machine can do at all: its disk, a socket, its memory, and a core that encodes, decodes, sorts, compresses.
 
-Every figure of the other benchmarks has one of these above it. The best of three, since noise only ever adds.
+`docs/performance.md` holds misses of the other benchmarks against these, where their work is of such a kind; what an S3
+server or the JVM takes has no limit here. The best of three, since noise only ever adds.
 """
 
 import os
