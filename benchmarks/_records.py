@@ -1,6 +1,8 @@
 """The records of `graysort.py`: gensort's 100 bytes as raw Parquet; and a check like valsort.
 
 A record is a key of 10 random bytes and a value of 90: gensort's break, 32 hex digits of the row's number, and filler.
+Skewed keys are like those of `gensort -s`: three in four begin with one to six bytes of `HOT`, whose range is thus hot;
+gensort takes other bytes each time that the number of records has doubled, and its keys are less skewed.
 Files have the time of the event beside them, which an hour needs; it rises with the row's number and is not counted.
 """
 
@@ -20,6 +22,7 @@ from lakehouse_pipeline.iceberg.sorted_check import out_of_order, read_stretch
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
 KEY, VALUE = 10, 90  # bytes
+HOT = (0x9E, 0x37, 0x79, 0xB9, 0x7F, 0x4A)  # any bytes; gensort replaces six at most, too
 ROWS_A_FILE = 1_000_000
 ORDER = (("key", False),)
 COLUMNS = (NestedField(1, "key", BinaryType()), NestedField(2, "value", BinaryType()))
@@ -28,22 +31,25 @@ _DIGITS = np.frombuffer(b"0123456789ABCDEF", np.uint8)
 _BREAKS = {0: (0x00, 0x11), 34: (0x88, 0x99, 0xAA, 0xBB), 86: (0xCC, 0xDD, 0xEE, 0xFF)}
 
 
-def write_records(folder: Path, *, rows: int, at: datetime = HOUR) -> Checksum:
-    """Write an hour's raw files below `folder/2024/01/01/00`, unless they are there; gives their content's checksum."""
+def write_records(folder: Path, *, rows: int, at: datetime = HOUR, skewed: bool = False) -> Checksum:
+    """Write an hour's raw files below `folder/2024/01/01/00`, unless they are there; gives their content's checksum.
+
+    A folder holds records of one kind, skewed or not: what is there is not looked into.
+    """
     hour = folder / f"{at:%Y/%m/%d/%H}"
     hour.mkdir(parents=True, exist_ok=True)
     total = Checksum()
     for first in range(0, rows, ROWS_A_FILE):
         path, kept = hour / f"{first // ROWS_A_FILE:04d}.parquet", hour / f"{first // ROWS_A_FILE:04d}.checksum"
         if not kept.exists():
-            table = _records(first, min(ROWS_A_FILE, rows - first), rows, at)
+            table = _records(first, min(ROWS_A_FILE, rows - first), rows, at, skewed=skewed)
             pq.write_table(table, path, compression="zstd", use_dictionary=False)
             kept.write_text(str(_sum(table).total))
         total += Checksum(min(ROWS_A_FILE, rows - first), int(kept.read_text()))
     return total
 
 
-def _records(first: int, rows: int, of: int, at: datetime) -> pa.Table:
+def _records(first: int, rows: int, of: int, at: datetime, *, skewed: bool) -> pa.Table:
     random = np.random.default_rng(first)
     numbers = np.arange(first, first + rows)
     body = np.zeros((rows, VALUE), np.uint8)
@@ -53,11 +59,15 @@ def _records(first: int, rows: int, of: int, at: datetime) -> pa.Table:
         body[:, 33 - digit] = _DIGITS[(numbers >> 4 * digit) & 15]
     body[:, 2:18] = _DIGITS[0]
     body[:, 38:86] = np.repeat(_DIGITS[random.integers(0, 16, (rows, 12))], 4, axis=1)
+    keys = random.integers(0, 256, (rows, KEY), dtype=np.uint8)
+    if skewed:
+        begin = random.integers(0, 8, (rows, 1)) % 7  # hot bytes at each key's begin
+        np.copyto(keys[:, : len(HOT)], np.array(HOT, np.uint8), where=np.arange(len(HOT)) < begin)
     times = int(at.timestamp()) * 1_000_000 + numbers * 3_600_000_000 // of
     return pa.table(
         {
             "event_time": pa.array(times, pa.timestamp("us", "UTC")),
-            "key": _binary(random.integers(0, 256, (rows, KEY), dtype=np.uint8)),
+            "key": _binary(keys),
             "value": _binary(body),
         }
     )

@@ -1,10 +1,14 @@
-"""Records of 100 bytes sorted by 10 of them: ours on Apache Spark and on Sail beside Spark's own sort to Parquet.
+"""Records of 100 bytes sorted by 10 of them: ours on Apache Spark and on Sail beside Spark's own sort and DuckDB's.
 
 `python -m benchmarks.graysort [--case NAME] [--rows N] [--rounds N] [--json FILE]` prints a Markdown table for each
-case. `fits` leaves Spark's heap room for all records; `spills` has three times as much data as heap. Writers take
-turns; each has a process of its own, sessions with the same settings and, on Apache Spark, the same heap, which does
-not bound ours alone: its Python workers are beside it. The peak is the sum of what is resident in all processes, where
-pages that they share count for each. Where all fits, the second run of a warm process counts; where it does not, the
+case. `fits` leaves Spark's heap room for all records; `spills` has three times as much data as heap; `skewed` is `fits`
+with keys of which three in four begin with the same one to six bytes, like those of `gensort -s`. Writers take turns;
+each has a process of its own, sessions with the same settings and, on Apache Spark, the same heap, which does not bound
+ours alone: its Python workers are beside it. DuckDB has the heap as its `memory_limit`, and two threads. All write
+Parquet with zstd, at the level and with the row groups that are their own; DuckDB writes one file, since it keeps no
+order among several; ours commits to Iceberg, too. The peak is the sum of what is resident in all processes, where pages
+that they share count for each; *own* is without pages of files that are mapped, such as what a sort has written to disk
+and the libraries, at its own highest. Where all fits, the second run of a warm process counts; where it does not, the
 only one, with the JVM's warming up. The median of the rounds counts, and the machine's load as each began is in
 `--json`: writers that met other loads are not to be compared by the clock. GB are of 100 bytes a record, whatever lies
 on storage, and cores are those of the machine. After each the output is read as valsort does, by the check that tables
@@ -36,12 +40,17 @@ FOLDER = Path(".lakehouse/benchmarks/graysort").absolute()
 RECORD = 100  # bytes
 THE_RECORD = 20.7 / 32  # GB a minute and core
 GOAL = 1.2  # times the speed of Spark's own
-SPARK, OURS, SAIL = "Spark's own", "ours, Apache Spark", "ours, Sail"
+SPARK, DUCKDB, OURS, SAIL = "Spark's own", "DuckDB", "ours, Apache Spark", "ours, Sail"
 MODULES = {
     SPARK: ("benchmarks._graysort_spark", "local[2]"),
+    DUCKDB: ("benchmarks._graysort_duckdb", "{heap}"),
     OURS: ("benchmarks._graysort_ours", "local[2]"),
     SAIL: ("benchmarks._graysort_ours", "sail"),
 }
+COLUMNS = (
+    *("writer", "s", "GB/min/core", "times Spark's own", "CPU s", "times", "of the record", "peak MB", "own MB"),
+    *("files", "MB"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,16 +59,22 @@ class Case:
 
     Attributes:
         rows: records.
-        heap: of Spark's JVM, as Spark writes it.
+        heap: of Spark's JVM, as Spark writes it, and DuckDB's limit.
         runs: of each process; the last counts.
+        skewed: whether many keys begin with the same bytes.
     """
 
     rows: int
     heap: str
     runs: int
+    skewed: bool = False
 
 
-CASES: Mapping[str, Case] = {"fits": Case(10_000_000, "6g", 2), "spills": Case(32_000_000, "1g", 1)}
+CASES: Mapping[str, Case] = {
+    "fits": Case(10_000_000, "6g", 2),
+    "spills": Case(32_000_000, "1g", 1),
+    "skewed": Case(10_000_000, "6g", 2, skewed=True),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class Sorted:
         seconds: by the clock.
         cpu: seconds of processors, of all its processes.
         peak: bytes of memory, of all its processes together.
+        own: the same without pages of mapped files.
         files: how many it wrote.
         bytes: on storage.
         load: of the machine as it began.
@@ -79,6 +95,7 @@ class Sorted:
     seconds: float
     cpu: float
     peak: int
+    own: int
     files: int
     bytes: int
     load: float
@@ -107,8 +124,8 @@ def main() -> None:
 
 def measured(case: Case, rows: int, rounds: int, writers: Sequence[str]) -> dict[str, list[Sorted]]:
     """Let all writers of a case take turns."""
-    folder = FOLDER / str(rows)
-    expect = write_records(folder / "raw", rows=rows)
+    folder = FOLDER / (f"{rows}-skewed" if case.skewed else str(rows))
+    expect = write_records(folder / "raw", rows=rows, skewed=case.skewed)
     runs: dict[str, list[Sorted]] = {}
     for _ in range(rounds):
         for writer in writers:
@@ -118,21 +135,30 @@ def measured(case: Case, rows: int, rounds: int, writers: Sequence[str]) -> dict
 
 def one(writer: str, case: Case, folder: Path, expect: Checksum) -> Sorted:
     """Let one writer sort in an empty folder, and hold what it wrote against the input."""
-    for leftover in ("warehouse", "catalog.db", "spark"):
+    for leftover in ("warehouse", "catalog.db", "spark", "duckdb"):
         path = folder / leftover
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     _graysort_ours.write_project(folder)
     os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-memory {case.heap} pyspark-shell"
     module, engine = MODULES[writer]
     load = os.getloadavg()[0]
-    command = (sys.executable, "-m", module, str(folder), engine, str(case.runs))
+    command = (sys.executable, "-m", module, str(folder), engine.format(heap=case.heap), str(case.runs))
     highest, said = peak(*command, output=subprocess.PIPE)
     last = json.loads(said.splitlines()[-1])
     files = [Path(path) for path in last["files"]]
     found = valid(files)
     assert found == expect, f"{writer} made {found} of {expect}"
     size = sum(path.stat().st_size for path in files)
-    return Sorted(last["seconds"], last["cpu"], highest["all"], len(files), size, load, last.get("stages", {}))
+    return Sorted(
+        seconds=last["seconds"],
+        cpu=last["cpu"],
+        peak=highest["all"],
+        own=highest["own"],
+        files=len(files),
+        bytes=size,
+        load=load,
+        stages=last.get("stages", {}),
+    )
 
 
 def show(name: str, case: Case, rows: int, runs: Mapping[str, Sequence[Sorted]]) -> None:
@@ -140,14 +166,15 @@ def show(name: str, case: Case, rows: int, runs: Mapping[str, Sequence[Sorted]])
     cores = os.cpu_count() or 1
     gigabytes = rows * RECORD / 1e9
     print(f"\n`{name}`: {rows:,} records, {gigabytes:.1f} GB, a heap of {case.heap}\n")
-    print("| writer | s | GB/min/core | times Spark's own | CPU s | times | of the record | peak MB | files | MB |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(f"| {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * (len(COLUMNS) - 1)}")
     seconds = {who: median(run.seconds for run in each) for who, each in runs.items()}
     cpus = {who: median(run.cpu for run in each) for who, each in runs.items()}
+    peaks = {who: float(max(run.peak for run in each)) for who, each in runs.items()}
+    owns = {who: float(max(run.own for run in each)) for who, each in runs.items()}
     for who, each in runs.items():
         rate = gigabytes / (seconds[who] / 60) / cores
         speed, cpu = (f"{best[SPARK] / best[who]:.2f}" if SPARK in best else "" for best in (seconds, cpus))
-        sizes = f"{max(run.peak for run in each) / 1e6:.0f} | {each[-1].files} | {each[-1].bytes / 1e6:.0f}"
+        sizes = f"{peaks[who] / 1e6:.0f} | {owns[who] / 1e6:.0f} | {each[-1].files} | {each[-1].bytes / 1e6:.0f}"
         figures = f"{seconds[who]:.1f} | {rate:.2f} | {speed} | {cpus[who]:.1f} | {cpu} | {rate / THE_RECORD:.2f}"
         print(f"| {who} | {figures} | {sizes} |")
     told = (f"{who} {' '.join(f'{run.seconds:.1f}' for run in each)}" for who, each in runs.items())
@@ -155,9 +182,12 @@ def show(name: str, case: Case, rows: int, runs: Mapping[str, Sequence[Sorted]])
     if {SPARK, OURS} <= set(runs):
         _goals.at_least(f"{name}: {OURS}, times Spark's own speed", seconds[SPARK] / seconds[OURS], GOAL)
         _goals.at_least(f"{name}: {OURS}, times as little of the processors", cpus[SPARK] / cpus[OURS], GOAL)
-        peaks = {who: float(max(run.peak for run in each)) for who, each in runs.items()}
         _goals.beside(f"{name}: {OURS}, peak memory", peaks[OURS], {SPARK: peaks[SPARK]})
     for who in sorted({OURS, SAIL} & set(runs)):
+        if DUCKDB in runs:
+            _goals.beside(f"{name}: {who}, seconds", seconds[who], {DUCKDB: seconds[DUCKDB]})
+            _goals.beside(f"{name}: {who}, processors' seconds", cpus[who], {DUCKDB: cpus[DUCKDB]})
+            _goals.beside(f"{name}: {who}, peak memory", peaks[who], {DUCKDB: peaks[DUCKDB]})
         rate = gigabytes / (seconds[who] / 60) / cores
         _goals.at_least(f"{name}: {who}, of the record's GB a minute and core", rate / THE_RECORD, 1)
 
