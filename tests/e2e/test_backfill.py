@@ -67,14 +67,14 @@ from pathlib import Path
 
 def slowly(source):
     if Path(__file__).with_name("slow").exists():
-        time.sleep(8)
+        time.sleep(4)
     return source
 """
 
 
 def test_a_cancelled_backfill(served: Project) -> None:
     """The page's Cancel ends the run: hours are committed, sealed or closed, and the next backfill does the rest."""
-    hours = HOURS[30:42]
+    hours = HOURS[24:44]
     land(served, HOURS)
     served.write("tables/slow.py", SLOW)
     flag = served.write("tables/slow", "")
