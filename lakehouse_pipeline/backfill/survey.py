@@ -56,9 +56,10 @@ def _errors(spec: TableSpec, warehouse: Warehouse) -> Iterator[tuple[KeyPath, La
 def _find(spec: TableSpec, raw: RawFiles, warehouse: Warehouse) -> None:
     pattern = render(raw.path, spec.start)
     if not list_objects_of(warehouse.files, pattern) and raw.missing == "fail":
+        has_hours = pattern != raw.path
+        of_hour, start = (f", for the first hour, {spec.start}", " or `start`") if has_hours else ("", "")
         raise ConfigurationError(
-            f"there is no object at {pattern}, for the first hour, {spec.start}; "
-            "correct the path or `start`, or write `missing: empty`"
+            f"there is no object at {pattern}{of_hour}; land it, correct the path{start}, or write `missing: empty`"
         )
 
 

@@ -26,11 +26,12 @@ def test_everything_around_a_spec_is_looked_at_at_once(project: Project) -> None
     """Its module, its raw files and its dimensions, each on its line."""
     project.describe({"transform": "nowhere:clean", "join": "{sizes: raw/sizes.parquet}"})
     raw = f"file://{project.folder}/raw"
-    first = "for the first hour, 2013-01-01-00:00; correct the path or `start`, or write `missing: empty`"
+    first = ", for the first hour, 2013-01-01-00:00; land it, correct the path or `start`, or write `missing: empty`"
+    other = "; land it, correct the path, or write `missing: empty`"
     assert _survey(project) == [
-        f"events.yaml:2: source.path: there is no object at {raw}/2013/01/01/00*.jsonl, {first}",
+        f"events.yaml:2: source.path: there is no object at {raw}/2013/01/01/00*.jsonl{first}",
         ("events.yaml:6: transform: there is no module nowhere (looked beside the spec and on the Python path)"),
-        f"events.yaml:7: join.sizes: there is no object at {raw}/sizes.parquet, {first}",
+        f"events.yaml:7: join.sizes: there is no object at {raw}/sizes.parquet{other}",
     ]
 
 
