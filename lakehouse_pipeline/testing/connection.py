@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ class Service:
         schedule: the faults.
         throttle: S3's capacity; None: no limit.
         log: of exchanges.
+        clock: seconds, monotonic, by which it throttles.
     """
 
     address: tuple[str, int, bool]
@@ -38,6 +40,7 @@ class Service:
     schedule: Schedule
     throttle: Throttle | None
     log: ExchangeLog
+    clock: Callable[[], float]
 
 
 @dataclass
@@ -140,7 +143,7 @@ class Connection:
         if throttle is None:
             return False
         content = await course.body.keep() if throttle.needs_body(course.asked) else b""
-        return not throttle.admits(course.asked, content, time.monotonic())
+        return not throttle.admits(course.asked, content, self._service.clock())
 
     async def _stand_in(self, course: _Course) -> None:
         """Give something else in place of the upstream's answer."""

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +47,7 @@ class FaultServer:
         log_file: Path | None = None,
         host: str = HOST,
         port: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Describe the server; nothing is started.
 
@@ -59,6 +60,7 @@ class FaultServer:
             log_file: takes a JSON line an exchange.
             host: address to listen on.
             port: to listen on; 0: any that is free.
+            clock: seconds, monotonic, by which it throttles.
 
         Raises:
             ConfigurationError: the upstream's URL is none.
@@ -70,6 +72,7 @@ class FaultServer:
         self._log_file = log_file
         self._log = ExchangeLog()
         self._host, self._port = host, port
+        self._clock = clock
         self._connections: set[asyncio.Task[None]] = set()
         self._running = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,7 +101,7 @@ class FaultServer:
 
     def ranges(self, bucket: str) -> tuple[KeyRange, ...]:
         """Give the ranges of a bucket's keys; none where nothing is throttled."""
-        return self._throttle.ranges(bucket, time.monotonic()) if self._throttle else ()
+        return self._throttle.ranges(bucket, self._clock()) if self._throttle else ()
 
     def start(self) -> None:
         """Listen.
@@ -141,7 +144,7 @@ class FaultServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        service = Service(self._address, self._dialect, self._schedule, self._throttle, self._log)
+        service = Service(self._address, self._dialect, self._schedule, self._throttle, self._log, self._clock)
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()

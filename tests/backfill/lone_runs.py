@@ -107,7 +107,7 @@ class Run:
         try:
             with events.subscribed(self._heard):
                 result = run_hour(self._bench(), HourWindow.from_key(self.hour))
-            return Told(result.step, result.attempt, result.seconds, puts=_count_all(self.counted))
+            return Told(result.step, result.attempt, puts=_count_all(self.counted))
         except LakehouseError as error:
             return Told(error=type(error).__name__, message=str(error), puts=_count_all(self.counted))
         finally:
@@ -138,7 +138,6 @@ class Told:
     Attributes:
         step: of its result.
         attempt: whose files are live.
-        seconds: by stage.
         error: in place of all that: the error's class.
         message: what the error said.
         puts: data files that its tasks put.
@@ -146,7 +145,6 @@ class Told:
 
     step: str = ""
     attempt: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     message: str = ""
     puts: int = 0

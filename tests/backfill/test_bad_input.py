@@ -3,9 +3,11 @@
 import gzip
 import json
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,9 @@ from lakehouse_pipeline.backfill.checks import CheckFailedError
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.errors import ConfigurationError, DataError, LakehouseError, TransientError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg import tables
 from lakehouse_pipeline.iceberg.data_files import OtherHourError
+from lakehouse_pipeline.retry import retry_call
 from tests.projects import HOUR, NEXT, Project, json_lines, row
 
 CSV = "{path: raw/%Y/%m/%d/%H*.csv, columns: {at: timestamptz!, id: long!, size: double}}"
@@ -357,19 +361,39 @@ def test_table_that_differs_from_its_spec_is_left_alone(
     assert project.catalog.load_table("lake.events").metadata_location == before
 
 
-def test_unreachable_catalog_is_said_at_once(project: Project) -> None:
+@contextmanager
+def _hanging_up() -> Iterator[tuple[int, list[object]]]:
+    """Give the port of a server that takes connections and closes them, and whose they were."""
+    taken: list[object] = []
+
+    def hang_up() -> None:
+        with suppress(OSError):  # it is shut
+            while True:
+                connection, address = server.accept()
+                connection.close()
+                taken.append(address)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(hang_up)
+        try:
+            yield server.getsockname()[1], taken
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def test_unreachable_catalog_is_said_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A catalog that does not answer costs seconds, and the error names its address, without its password."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    uri = f"http://me:secret@127.0.0.1:{port}"
-    project.write(
-        "lakehouse.yaml",
-        f"catalog: {{type: rest, uri: '{uri}', credential: 'a:b', oauth2-server-uri: '{uri}/v1/oauth/tokens'}}\n",
-    )
-    started = time.monotonic()
-    with pytest.raises(TransientError, match=f"127.0.0.1:{port}.*lakehouse.yaml") as caught:
-        project.bench()
-    assert time.monotonic() - started < 10
+    waited = list[float]()
+    timed = partial(retry_call, sleep=waited.append, clock=lambda: sum(waited))
+    monkeypatch.setattr(tables, "retry_call", timed)
+    with _hanging_up() as (port, taken):
+        uri = f"http://me:secret@127.0.0.1:{port}"
+        catalog = f"{{type: rest, uri: '{uri}', credential: 'a:b', oauth2-server-uri: '{uri}/v1/oauth/tokens'}}"
+        project.write("lakehouse.yaml", f"catalog: {catalog}\n")
+        with pytest.raises(TransientError, match=f"127.0.0.1:{port}.*lakehouse.yaml") as caught:
+            project.bench()
+    assert 0 < sum(waited) < 10
+    assert len(taken) == len(waited) + 1  # nobody below tries again
     assert "secret" not in str(caught.value)
 
 

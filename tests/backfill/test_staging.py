@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -16,16 +15,18 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill import close, hour_run, staging, views
 from lakehouse_pipeline.backfill.halt import Halt, HaltedError
 from lakehouse_pipeline.backfill.hour import seal_hour
+from lakehouse_pipeline.backfill.hour_run import HourRun
 from lakehouse_pipeline.backfill.leftovers import close_attempts, find_orphans
 from lakehouse_pipeline.backfill.staging_choice import times_read
 from lakehouse_pipeline.demo.seaweed import SeaweedServer
+from lakehouse_pipeline.engines.tasks import Running
 from lakehouse_pipeline.errors import CommitConflictError, ConfigurationError, DataError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.leases import RENEW_EVERY
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.objects import ObjectInfo
 from lakehouse_pipeline.sources.listing import SourceObject
-from tests.backfill.lone_runs import Lone, Run, shorten_leases
+from tests.backfill.lone_runs import WITHIN_S, Lone, Run, shorten_leases
 from tests.projects import HOUR, Project, json_lines, row
 
 WINDOW = HourWindow.from_key(HOUR)
@@ -244,7 +245,7 @@ def test_copies_are_held_against_the_listing(on_s3: Project, wrong: str, monkeyp
 
 def test_etags_that_are_none_are_asked_for_side_by_side(on_s3: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """With KMS no copy has its object's: that is two requests for each."""
-    copy, met = LakehouseFileIO.copy, threading.Barrier(2, timeout=10)
+    copy, met = LakehouseFileIO.copy, threading.Barrier(2, timeout=WITHIN_S)
 
     def any_version(files: LakehouseFileIO, source: str, url: str, **_: object) -> ObjectInfo:
         return copy(files, source, url)
@@ -361,15 +362,22 @@ def test_nothing_stays_after_a_cancel(either: Project, copied: list[str]) -> Non
 def test_copies_end_with_the_lease(on_s3: Project, copied: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has lost the hour to another run pays for no more of them, and none stays."""
     shorten_leases(monkeypatch, SHORT, SHORT / 10)
-    taken = threading.Lock()
+    lose, taken, lost = HourRun._lost, threading.Lock(), threading.Event()
+
+    def told(run: HourRun, jobs: Running) -> None:
+        try:
+            lose(run, jobs)
+        finally:
+            lost.set()
 
     def take(event: events.Event) -> None:
         if event.name == "object.copied":
             if taken.acquire(blocking=False):
                 held = on_s3.table.ledger.hour(WINDOW)
                 held.advance(epoch=held.record.epoch + 1, state="idle", attempt=None)
-            time.sleep(1)
+            lost.wait(WITHIN_S)
 
+    monkeypatch.setattr(HourRun, "_lost", told)
     with events.subscribed(take), pytest.raises(CommitConflictError):
         on_s3.run()
     assert 0 < len(copied) < OBJECTS

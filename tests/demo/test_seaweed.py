@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse_pipeline.demo.seaweed import HOST, STOP_TIMEOUT_S, SeaweedServer
+from lakehouse_pipeline.demo.seaweed import HOST, SeaweedServer
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 
-ENDED_WITHIN_S = 10.0
+ENDED_WITHIN_S = 60.0
 
 PARENT = """
 import sys, time
@@ -26,18 +26,18 @@ with SeaweedServer(Path(sys.argv[1])) as server:
 
 
 def test_what_was_acknowledged_outlives_a_stop(tmp_path: Path) -> None:
-    """A connection that was never used keeps the server from ending: it is killed, promptly, and nothing is lost."""
+    """An unused connection keeps the server from ending for half a minute: it is killed, and nothing is lost."""
     server = SeaweedServer(tmp_path, buckets=["raw"])
     with server:
         files = LakehouseFileIO(server.s3_properties())
         bodies = {f"s3://raw/{size}": os.urandom(size) for size in (0, 10, 1_000_000)}
         for key, body in bodies.items():
             files.put(key, body)
+        process = server._process
         with socket.create_connection((HOST, server._ports["volume.port"])):
-            started = time.monotonic()
             server.stop()
-            took = time.monotonic() - started
-    assert took < STOP_TIMEOUT_S + 2
+    assert process is not None
+    assert process.returncode == -signal.SIGKILL
     with server:
         assert {key: files.get(key).body for key in bodies} == bodies
 

@@ -29,11 +29,13 @@ from tests.iceberg.lake import ELEVEN, EVENTS, TEN, TWELVE, Lake, events, in_buc
 from tests.maintenance.test_compaction import left_over, put
 
 SECONDS = float(os.environ.get("LAKEHOUSE_RIVALS_S", "4"))  # in which all of them go on
+GIVE_UP_S = 120.0  # until each of them has got on
 PAUSE_S = {
     "sql": 0.05,
     "rest": 0.5,
 }  # between two commits of a writer: faster than a commit takes, nobody else gets one
 FILES = 6
+WRITERS = ("runs", "appends", "expiries")
 OURS = re.compile(r"[/-][0-9A-Z]{26}-")  # in a file's name: the attempt's id
 # PyIceberg's words where a rival was faster; the second where what it stood on was expired meanwhile, too.
 FAILED = (CommitFailedException, ValidationException)
@@ -76,13 +78,16 @@ class Rivals:
         self.expected = {hour.key: list(range(FILES)) for hour in (TEN, ELEVEN, TWELVE)}
 
     def fight(self, *rivals: Callable[[Lake], object]) -> None:
-        """Let them go on; the first failure ends all."""
-        until = time.monotonic() + SECONDS
+        """Let them go on until each has got on; the first failure ends all."""
+        began = time.monotonic()
+
+        def goes_on() -> bool:
+            return time.monotonic() < began + (SECONDS if self._have_got_on() else GIVE_UP_S)
 
         def one(rival: Callable[[Lake], object]) -> None:
             lake = self._opened()
             try:
-                while time.monotonic() < until and not self._failed.is_set():
+                while goes_on() and not self._failed.is_set():
                     rival(lake)
             except BaseException:
                 self._failed.set()
@@ -91,6 +96,10 @@ class Rivals:
         with ThreadPoolExecutor(len(rivals)) as pool:
             for ended in [pool.submit(one, rival) for rival in rivals]:
                 ended.result()
+
+    def _have_got_on(self) -> bool:
+        hours = {each.hour for each in self.compacted if each.committed}
+        return all(self.commits[each] for each in WRITERS) and TWELVE in hours and not hours.isdisjoint({TEN, ELEVEN})
 
     def runs_again(self, lake: Lake) -> None:
         """Make `TEN` other rows, as a run does: it waits while the hour is held, and looks again if it was taken."""
@@ -152,7 +161,7 @@ def test_compactors_among_writers(opened: Callable[[], Lake], rivals: Rivals) ->
     lake = opened()
     assert lake.rows() == rivals.expected
     assert [each.error for each in rivals.compacted if each.error and not each.stepped_aside] == []
-    assert all(rivals.commits[each] for each in ("runs", "appends", "expiries"))
+    assert all(rivals.commits[each] for each in WRITERS)
     assert done[ELEVEN.key] + done[TEN.key] >= 1
     assert done[TWELVE.key] == 1
     assert len(lake.now.live(TWELVE)) == 1

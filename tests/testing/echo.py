@@ -13,8 +13,9 @@ LINGER_S = 0.3  # before unread bytes make a close a reset: as Go's server does,
 
 @dataclass(frozen=True)
 class Heard:
-    """A request as it arrived."""
+    """A request as it arrived, and from where."""
 
+    client: tuple[str, int]
     line: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
@@ -72,7 +73,7 @@ class Echo:
             def serve(self) -> None:
                 body = self.body() if echo.eats else b""
                 self.close_connection |= not echo.eats
-                echo.heard.append(Heard(self.requestline, tuple(self.headers.items()), body))
+                echo.heard.append(Heard(self.client_address, self.requestline, tuple(self.headers.items()), body))
                 status, framing, content = answer_to(self.path)
                 self.send_response(status)
                 self.send_header("X-Odd-CASE", "kept  as it is")

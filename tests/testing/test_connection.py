@@ -1,5 +1,6 @@
 """A client's connection through the fault server: bytes pass as they are, and each fault does what it says."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -20,6 +21,7 @@ from lakehouse_pipeline.testing.schedule import Effect, Fault
 from tests.testing.echo import SECRET, Echo
 
 MIB = 1024 * 1024
+WITHIN_S = 60.0
 Said = tuple[int, bytes]
 
 
@@ -58,6 +60,14 @@ def say(server: FaultServer, *pieces: bytes, until: bytes) -> bytes:
                 break
             heard += more
         return heard
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait for what happens behind the client's back."""
+    end = time.monotonic() + WITHIN_S
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -165,9 +175,7 @@ def test_a_lost_upstream_is_a_reset() -> None:
 def test_a_client_that_breaks_off_leaves_no_request_behind(server: FaultServer, echo: Echo) -> None:
     """Half a body is no body: the upstream is broken off too, and the log says why nothing was answered."""
     say(server, b"PUT /raw/a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nhalf", until=b"")
-    deadline = time.monotonic() + 10
-    while not server.exchanges and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: server.exchanges)
     (said,) = server.exchanges
     assert (said.bytes_in, said.upstream_status, said.status) == (4, None, None)
     assert said.error
@@ -258,17 +266,25 @@ def test_silence_lasts_until_the_client_gives_up(server: FaultServer, echo: Echo
     server.add(Fault(effect=Effect.SILENCE, landed=landed))
     with pytest.raises(TimeoutError):
         put(server, timeout_s=0.2)
+    until(lambda: server.exchanges)
     assert echo.bodies == [b"body"] * landed
 
 
 @LANDED
-def test_a_slow_request_is_late(server: FaultServer, echo: Echo, *, landed: bool) -> None:
+def test_a_slow_request_is_late(
+    server: FaultServer, echo: Echo, monkeypatch: pytest.MonkeyPatch, *, landed: bool
+) -> None:
     """By its delay: before the upstream hears of it, or before the client hears of the answer."""
     server.add(Fault(effect=Effect.SLOW, delay_s=0.3, landed=landed))
-    with beside(lambda: put(server)) as answer:
-        time.sleep(0.15)
-        assert len(echo.heard) == landed
-        assert answer.result() == (200, b"stored")
+    waits, sleep = list[tuple[float, int]](), asyncio.sleep
+
+    async def late(delay_s: float) -> None:
+        waits.append((delay_s, len(echo.heard)))
+        await sleep(delay_s)
+
+    monkeypatch.setattr(asyncio, "sleep", late)
+    assert put(server) == (200, b"stored")
+    assert waits == [(0.3, landed)]
     assert server.exchanges[0].seconds >= 0.3
 
 
@@ -291,9 +307,7 @@ def test_a_held_request_lands_after_its_client_has_gone(server: FaultServer, ech
         put(server, timeout_s=0.1)
     held.wait_held()
     held.release()
-    deadline = time.monotonic() + 10
-    while not echo.bodies and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: echo.bodies)
     assert echo.bodies == [b"body"]
 
 
