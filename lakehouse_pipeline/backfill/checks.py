@@ -45,11 +45,8 @@ def checks_of(spec: TableSpec) -> Mapping[str, str]:
         else "The transform made rows of the rows read, or there were none to read."
     )
     keys = {KEYS: f"No two rows of an hour have the same {', '.join(spec.key)}."} if spec.key else {}
-    order = (
-        {ORDER: "Files are sorted, none begins before the end of the one ahead of it, and no row was lost or changed."}
-        if spec.check_order
-        else {}
-    )
+    sorted_ = "Files are sorted, none begins before the end of the one ahead of it, and no row changed on its way."
+    order = {ORDER: sorted_} if spec.check_order else {}
     return {ROWS: rows, **keys, **order}
 
 

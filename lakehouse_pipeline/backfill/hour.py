@@ -143,7 +143,7 @@ def _planned(
     inputs = observe_inputs(spec, warehouse.files, hour)
     table = table or _table_of(bench, lambda: new_columns(spec, warehouse.files, inputs.source))
     held = table.ledger.hour(hour)
-    if not _knows(table, held.record):
+    if not _knows(table, hour, held.record):
         table = warehouse.table(spec) or table
     live = table.as_sealed({hour: held.record.seals}).get(hour) or digest(file.path for file in table.live(hour))
     plan = plan_hour(spec, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live), force=force)
@@ -152,14 +152,16 @@ def _planned(
     return HourRun(bench, table, hand, plan, stages, live, counter, halt)
 
 
-def _knows(table: HourlyTable, record: HourRecord) -> bool:
+def _knows(table: HourlyTable, hour: HourWindow, record: HourRecord) -> bool:
     """Tell whether a table that was loaded before a record was read has what the record knows of."""
+    committed = record.committed
     if record.attempt is not None:  # it may have landed, or be landing
         return False
-    if record.committed is None:
+    if committed is None:
         return True
-    landed = record.committed.snapshot_id
-    return landed is not None and table.table.metadata.snapshot_by_id(landed) is not None
+    if committed.snapshot_id is not None and table.table.metadata.snapshot_by_id(committed.snapshot_id) is not None:
+        return True
+    return table.as_sealed({hour: record.seals}).get(hour) == committed.seal.digest  # its snapshot has expired
 
 
 def _table_of(bench: Bench, columns: Callable[[], tuple[Column, ...]]) -> HourlyTable:

@@ -70,7 +70,7 @@ class Bench:
     creating: threading.Lock = field(default_factory=threading.Lock)
 
 
-@dataclass
+@dataclass(eq=False)
 class HourRun:
     """One hour's way from its plan to its seal, and then what waits for its commit.
 

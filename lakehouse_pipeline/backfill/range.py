@@ -252,25 +252,20 @@ class _Range:
 
     def _take_back(self) -> None:
         """Take in hand again what nobody has committed yet."""
-        waiting, self.offered = self.offered, []
-        for run in waiting:
-            try:
+        for run in tuple(self.offered):
+            with suppress(LakehouseError):  # it is committed, or somebody was faster: the next look tells
                 run.hand.held.read()
                 if is_free(run.hand.held, self.bench.run_id, self.bench.is_over):
                     run.take_back()
                     self.sealed.append(run)
-                    continue
-            except LakehouseError:  # it is committed, or somebody was faster: the next look tells
-                pass
-            self.offered.append(run)
+                    self.offered.remove(run)
 
     def _look_at_offered(self) -> None:
         """Hear what became of what others commit; where they are gone, do it."""
         if not self.offered or time.monotonic() - self.looked_at < LOOK_EVERY_S:
             return
         self.looked_at = time.monotonic()
-        waiting, self.offered = self.offered, []
-        for run in waiting:
+        for run in tuple(self.offered):
             try:
                 outcome = run.hand.became(run.offered)
             except TransientError:
@@ -278,9 +273,9 @@ class _Range:
             except LakehouseError as error:
                 outcome = error
             if outcome is None:
-                self.offered.append(run)
                 self._renew(run)
             else:
+                self.offered.remove(run)
                 self.heard(run.hand.hour, run.ended(outcome))
         held = [run for run in self.offered if not is_free(run.hand.held, self.bench.run_id, self.bench.is_over)]
         if len(held) < len(self.offered):
@@ -297,7 +292,7 @@ class _Range:
     def _end(self, error: BaseException) -> None:
         """End what is under way: open attempts are closed by their workers, sealed ones stay for the next run."""
         until = time.monotonic() + ENDS_WITHIN_S
-        said = [_saying(run, error) for run in self.sealed]
+        said = [_saying(run, error) for run in dict.fromkeys([*self.sealed, *self.offered])]
         while True:
             for worker in self.at_work:
                 worker.halt.set()

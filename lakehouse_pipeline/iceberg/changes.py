@@ -11,8 +11,14 @@ import requests
 import sqlalchemy.exc
 from pyiceberg.exceptions import CommitFailedException, RESTError, ValidationError
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, UNSORTED_SORT_ORDER_ID
-from pyiceberg.table.update import AddSortOrderUpdate, AssertDefaultSortOrderId, SetDefaultSortOrderUpdate
+from pyiceberg.table.update import (
+    AddSortOrderUpdate,
+    AssertDefaultSortOrderId,
+    AssertRefSnapshotId,
+    SetDefaultSortOrderUpdate,
+)
 from pyiceberg.table.update.schema import UpdateSchema
 
 from lakehouse_pipeline.config.table import PartitionField, SortField
@@ -225,6 +231,8 @@ def _stage(transaction: Transaction, changes: tuple[Change, ...]) -> None:
     of_columns = [each for each in changes if isinstance(each, AddColumn | WidenColumn | MakeOptional | ReplaceColumn)]
     if of_columns:
         replaces = any(isinstance(each, ReplaceColumn) for each in of_columns)
+        if replaces:  # not once somebody's first commit has landed
+            transaction._apply((), (AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=None),))  # noqa: SLF001
         with transaction.update_schema(allow_incompatible_changes=replaces) as update:
             for each in of_columns:
                 _stage_column(update, each)

@@ -20,7 +20,6 @@ from lakehouse_pipeline.errors import CommitConflictError, SafetyError
 from lakehouse_pipeline.iceberg.commit_writing import Built, writing_commit
 from lakehouse_pipeline.iceberg.deletes import unpartitioned
 from lakehouse_pipeline.iceberg.event_time import EventTime
-from lakehouse_pipeline.iceberg.evolution import had_rows
 from lakehouse_pipeline.iceberg.manifest_files import sealed_manifest_file
 from lakehouse_pipeline.iceberg.manifests import (
     DATA,
@@ -84,22 +83,21 @@ def _check_seals(table: Table, hours: Sequence[SealedHour]) -> None:
 
 
 def _check_columns(table: Table, hours: Sequence[SealedHour]) -> None:
-    """Hold the first commit's seals against the table's columns, which may be replaced until there is one.
+    """Hold seals against the table's columns, which may be replaced until the table has a row.
 
     Raises:
-        HoursLostError: files were written with columns that are gone: readers would find nothing in these.
+        HoursLostError: files were written with columns that are gone, or without one that every row has to have:
+            readers would find nothing there.
     """
-    if had_rows(table.metadata):
-        return
-    there = set(table.schema().field_ids)
-    fit = {known.schema_id for known in table.schemas().values() if there.issuperset(known.field_ids)}
+    there, needed = set(table.schema().field_ids), {field.field_id for field in table.schema().fields if field.required}
+    fit = {known.schema_id for known in table.schemas().values() if needed <= set(known.field_ids) <= there}
     lost = {
         sealed.hour: CommitConflictError(
             f"attempt {sealed.attempt} of {sealed.hour} was written before columns of {table.name()[-1]} were "
             "replaced; run the hour again"
         )
         for sealed in hours
-        if sealed.seal.schema_id not in fit
+        if sealed.rewrites is None and sealed.seal.schema_id not in fit  # a rewrite finds columns by their ids
     }
     if lost:
         raise HoursLostError(lost)

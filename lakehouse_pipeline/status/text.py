@@ -27,7 +27,8 @@ MOST_HOURS = 6  # that a line names
 MOST_CAUSES = 12  # that are shown
 MOST_MESSAGE = 300  # characters
 
-PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\S*[/\d]\S*")  # what is quoted, and words with a slash or digit
+FIGURES = frozenset("/0123456789")  # places and figures are words that have one of these
+QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`")
 
 Cause = tuple[str, str]  # an error's class, and what it said
 
@@ -75,7 +76,8 @@ def group_causes(failed: Iterable[tuple[HourWindow, str, str]]) -> dict[Cause, l
     """
     found: dict[Cause, tuple[Cause, list[HourWindow]]] = {}
     for hour, error, message in failed:
-        alike = (error, " ".join(PARTICULARS.sub("…", message).split()))
+        words = QUOTED.sub("…", message).split()
+        alike = (error, " ".join("…" if FIGURES.intersection(word) else word for word in words))
         found.setdefault(alike, ((error, message), []))[1].append(hour)
     return dict(sorted(found.values(), key=lambda item: -len(item[1])))
 

@@ -172,16 +172,32 @@ def test_what_more_than_the_schema_speaks_of_stays(catalog: Catalog) -> None:
         apply_spec(catalog, described({**EVENTS, "id": "string!"}, {"sort": ["id"]}), dry_run=False)
 
 
-def test_files_of_replaced_columns_are_not_committed(catalog: Catalog) -> None:
+@pytest.mark.parametrize("changed", [{"name": "long"}, {"more": "int!"}], ids=["replaced", "required"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "after another"])
+def test_files_of_replaced_columns_are_not_committed(catalog: Catalog, changed: dict[str, str], *, first: bool) -> None:
     """What was sealed before its columns were replaced would be read as null: it is refused, to be run again."""
     made(catalog, EVENTS)
     lake = Lake(catalog, NAME)
     hand = seal(lake, opened(lake, TEN), [1, 2])
-    apply_spec(catalog, described({**EVENTS, "name": "long"}), dry_run=False)
+    apply_spec(catalog, described({**EVENTS, **changed}), dry_run=False)
+    if not first:
+        table = catalog.load_table(NAME)
+        table.append(table.scan().to_arrow())
     with pytest.raises(CommitConflictError, match=r"before columns of events were replaced; run the hour again"):
         hand.commit()
-    assert catalog.load_table(NAME).snapshots() == []
+    assert len(catalog.load_table(NAME).snapshots()) == (0 if first else 1)
     assert hand.held.record.attempt is None
+
+
+def test_columns_are_not_replaced_once_a_commit_has_landed(catalog: Catalog) -> None:
+    """Somebody's first commit lands between our look at the table and the change: its rows would lose the column."""
+    table = made(catalog, EVENTS)
+    spec = described({**EVENTS, "name": "long"})
+    plan = plan_changes(table.metadata, spec)
+    Lake(catalog, NAME).put(TEN, [1, 2])
+    with pytest.raises(CommitConflictError, match="run `lakehouse apply events` again"):
+        run_changes(table, plan)
+    assert Lake(catalog, NAME).rows() == {TEN.key: [1, 2]}
 
 
 def test_columns_are_replaced_while_a_commit_is_sent(catalog: Catalog) -> None:

@@ -120,7 +120,7 @@ OF_COMMITS = (
     Guard(
         "a plan loads a table again that does not have what the record knows of",
         "backfill/hour.py",
-        "    if not _knows(table, held.record):\n",
+        "    if not _knows(table, hour, held.record):\n",
         "    if held.record.attempt is not None:\n",
         ("tests/backfill/test_skipping.py::test_a_plan_sees_what_was_committed_since_the_table_was_loaded",),
     ),
@@ -137,6 +137,20 @@ OF_COMMITS = (
         "    _check_columns(table, hours)\n",
         "",
         ("tests/iceberg/test_evolution.py::test_files_of_replaced_columns_are_not_committed",),
+    ),
+    Guard(
+        "columns that every row has to have are in the files",
+        "iceberg/replacement.py",
+        "if needed <= set(known.field_ids) <= there}",
+        "if set(known.field_ids) <= there}",
+        ("tests/iceberg/test_evolution.py::test_files_of_replaced_columns_are_not_committed",),
+    ),
+    Guard(
+        "columns are not replaced once a commit has landed",
+        "iceberg/changes.py",
+        "        if replaces:  # not once",
+        "        if replaces and not of_columns:  # not once",
+        ("tests/iceberg/test_evolution.py::test_columns_are_not_replaced_once_a_commit_has_landed",),
     ),
     Guard(
         "columns are replaced only until there was a row",

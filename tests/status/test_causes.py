@@ -17,6 +17,14 @@ def test_places_and_figures_are_no_causes() -> None:
     assert next(iter(causes)) == broken[0][1:]
 
 
+def test_an_apostrophe_is_no_quotation_mark() -> None:
+    """What stands between two of them tells causes apart, and what is quoted does not."""
+    told = [f"the table's columns: {said} the spec's `columns`" for said in ("add x to", "leave y out of")]
+    assert len(group_causes((hour, "DataError", said) for hour, said in zip(HOURS, told, strict=False))) == 2
+    told = [f"'{value}' is no number" for value in ("a", "b c")]
+    assert len(group_causes((hour, "DataError", said) for hour, said in zip(HOURS, told, strict=False))) == 1
+
+
 def test_a_screen_is_not_flooded() -> None:
     """Of many causes the most frequent are told, and how many hours the others have."""
     words = "abcdefghijklmnopqrst"
