@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks import _goals
 from benchmarks._amazon_ads_pictures import draw
 from lakehouse_pipeline.planning.clients import OURS, OURS_PACED, S3_FILE_IO, Client
 from lakehouse_pipeline.planning.layouts import BASE_2, BASE_64, Layout
@@ -231,12 +232,16 @@ def compare(seeds: int, pictures: Path | None) -> None:
     for name, figure in FIGURES.items():
         print(f"| {name} | {' | '.join(span([figure(each) for each in own]) for own in found.values())} |")
     print("\n| target | the article | simulated | |\n| --- | ---: | ---: | --- |")
+    missed = []
     for target in TARGETS:
         values = [target.of(*pair) for pair in zip(found[RUN_1], found[RUN_2], strict=True)]
         met = sum(target.least <= value <= target.most for value in values)
         median_met = target.least <= statistics.median(values) <= target.most
-        verdict = f"{'met' if median_met else '**MISS**'}, {met} of {seeds}"
+        verdict = f"{'met' if median_met else '**missed**'}, {met} of {seeds}"
+        if not median_met:
+            missed.append(f"{_goals.MISSED}{target.name}: {span(values)} (the article: {target.article})")
         print(f"| {target.name} | {target.article} | {span(values)} | {verdict} |")
+    print("\n", *missed, sep="\n")
     took = [seconds for _, seconds in results]
     print(f"\none run: {min(took):.1f} to {max(took):.1f} s; all: {time.perf_counter() - began:.0f} s on {CORES} cores")
     if pictures:
