@@ -241,7 +241,7 @@ def compare(seeds: int, pictures: Path | None) -> None:
         if not median_met:
             missed.append(f"{_goals.MISSED}{target.name}: {span(values)} (the article: {target.article})")
         print(f"| {target.name} | {target.article} | {span(values)} | {verdict} |")
-    print("\n", *missed, sep="\n")
+    print("", *missed, sep="\n")
     took = [seconds for _, seconds in results]
     print(f"\none run: {min(took):.1f} to {max(took):.1f} s; all: {time.perf_counter() - began:.0f} s on {CORES} cores")
     if pictures:
