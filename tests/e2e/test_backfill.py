@@ -20,6 +20,8 @@ HOURS = hours_after(HourWindow.from_key("2013-01-01-00:00"), 48)
 BAD = [HOURS[place] for place in (4, 9, 10, 23, 30)]  # a line that is no JSON
 MISSING = [HOURS[place] for place in (17, 47)]  # no object
 WITHIN_S = 240.0
+# Seconds: Dagster's daemon looks every half minute, to begin, to cancel and to notice an end.
+pytestmark = pytest.mark.timeout(600)
 ROWS = 3  # of an hour
 
 
