@@ -109,7 +109,6 @@ def _column_differences(metadata: TableMetadata, spec: TableSpec) -> Iterator[Di
     keys = frozenset(filter(None, map(schema.find_column_name, schema.identifier_field_ids)))
     wanted = {field.name: field for field in schema_of(spec.target_columns).fields}
     there = {field.name: field for field in schema.fields}
-    is_bound = _bound_columns(metadata)
     for name in dict.fromkeys([*wanted, *there]):
         given, asked = there.get(name), wanted.get(name)
         found = [
@@ -120,9 +119,9 @@ def _column_differences(metadata: TableMetadata, spec: TableSpec) -> Iterator[Di
             if difference.text != _optional((spec.hour,))
         ]
         is_stuck = any(difference.change is None for difference in found)
-        if not is_stuck or had_rows(metadata):
+        if not is_stuck or _had_rows(metadata):
             yield from found
-        elif name in is_bound:
+        elif name in _bound_columns(metadata):
             yield from (_droppable(difference) for difference in found)
         else:
             said = "; ".join(difference.text for difference in found)
@@ -130,7 +129,7 @@ def _column_differences(metadata: TableMetadata, spec: TableSpec) -> Iterator[Di
             yield Difference(said, ReplaceColumn((name,), type_, asked is not None and asked.required, bool(given)))
 
 
-def had_rows(metadata: TableMetadata) -> bool:
+def _had_rows(metadata: TableMetadata) -> bool:
     """Tell whether a table can ever have had a row: one that never had a snapshot has not."""
     return bool(metadata.snapshots) or getattr(metadata, "last_sequence_number", 0) > 0  # version 1 has none
 

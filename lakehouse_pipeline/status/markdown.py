@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lakehouse_pipeline.status.drawing import heat_map
 from lakehouse_pipeline.status.health import Finding
 from lakehouse_pipeline.status.picture import TableStatus
-from lakehouse_pipeline.status.text import MOST_CAUSES, MOST_MESSAGE, causes_of, hours_text
+from lakehouse_pipeline.status.text import MOST_MESSAGE, causes_of, hours_text, most_frequent
 
 
 def status_markdown(status: TableStatus, findings: Sequence[Finding]) -> str:
@@ -26,13 +26,11 @@ def embedded(name: str, png: bytes) -> str:
 
 def _causes(status: TableStatus) -> str:
     # No table: a long address in it would leave no room for the hours.
-    causes = list(causes_of(status).items())
+    shown, others = most_frequent(causes_of(status))
     lines = [
-        f"- **{len(hours)}** {error}: {_line(message)}  \n  {hours_text(hours)}"
-        for (error, message), hours in causes[:MOST_CAUSES]
+        f"- **{len(hours)}** {error}: {_line(message)}  \n  {hours_text(hours)}" for (error, message), hours in shown
     ]
-    left = sum(len(hours) for _, hours in causes[MOST_CAUSES:])
-    return "\n".join([*lines, f"- **{left}** of {len(causes) - MOST_CAUSES} other causes"] if left else lines)
+    return "\n".join([*lines, f"- **{sum(map(len, others))}** of {len(others)} other causes"] if others else lines)
 
 
 def _findings(findings: Sequence[Finding]) -> str:

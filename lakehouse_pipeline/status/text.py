@@ -85,12 +85,20 @@ def group_causes(failed: Iterable[tuple[HourWindow, str, str]]) -> dict[Cause, l
 def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
     """Say what went wrong, the most frequent first."""
     lines = []
-    for (error, message), hours in list(causes.items())[:MOST_CAUSES]:
+    shown, others = most_frequent(causes)
+    for (error, message), hours in shown:
         said = " ".join(message.split())
         lines.append(f"  {len(hours):>3}  {error}: {said[:MOST_MESSAGE]}{'…' * (len(said) > MOST_MESSAGE)}")
         lines.append(f"       {hours_text(hours)}")
-    left = sum(len(hours) for hours in list(causes.values())[MOST_CAUSES:])
-    return [*lines, f"  {left:>3}  of {len(causes) - MOST_CAUSES} other causes"] if left else lines
+    return [*lines, f"  {sum(map(len, others)):>3}  of {len(others)} other causes"] if others else lines
+
+
+def most_frequent(
+    causes: Mapping[Cause, Sequence[HourWindow]],
+) -> tuple[list[tuple[Cause, Sequence[HourWindow]]], list[Sequence[HourWindow]]]:
+    """Give the causes that are shown with their hours, and the hours of each other one."""
+    ordered = list(causes.items())
+    return ordered[:MOST_CAUSES], [hours for _, hours in ordered[MOST_CAUSES:]]
 
 
 def rejected_lines(rejected: Mapping[HourWindow, int]) -> list[str]:

@@ -155,14 +155,14 @@ OF_COMMITS = (
     Guard(
         "columns are replaced only until there was a row",
         "iceberg/evolution.py",
-        "        if not is_stuck or had_rows(metadata):\n",
+        "        if not is_stuck or _had_rows(metadata):\n",
         "        if not is_stuck:\n",
         ("tests/iceberg/test_evolution.py::test_what_would_lose_data_is_refused[narrowed]",),
     ),
     Guard(
         "columns that more than the schema speaks of are not replaced",
         "iceberg/evolution.py",
-        "        elif name in is_bound:\n",
+        "        elif name in _bound_columns(metadata):\n",
         "        elif name in ():\n",
         ("tests/iceberg/test_evolution.py::test_what_more_than_the_schema_speaks_of_stays",),
     ),
