@@ -4,7 +4,7 @@ import pytest
 
 from lakehouse_pipeline import events
 from tests.backfill.hands import in_hand, opened, seal
-from tests.crashes.flows import expire, rewrite_manifests, run
+from tests.crashes.flows import bring_back, clean, expire, rewrite_manifests, run
 from tests.iceberg.conftest import catalog, lake
 from tests.iceberg.lake import ELEVEN, TEN, Lake
 from tests.maintenance.test_sweep import KilledError, killed_at
@@ -38,3 +38,21 @@ def test_an_hour_that_was_emptied_unheard_of_and_expired_is_not_given_up(lake: L
     assert (record.state, record.committed and record.committed.attempt) == ("idle", hand.attempt.id)
     assert lake.rows() == {ELEVEN.key: [7]}
     assert lake.unreached() == set()
+
+
+def test_what_a_sweep_took_before_a_killed_expiry_was_finished_comes_back_by_a_restore(lake: Lake) -> None:
+    """It is an orphan by then, and the next sweep's: the expiry is over, and its note is gone."""
+    run(lake, TEN, [[1]])
+    run(lake, TEN, [[2]])
+    with pytest.raises(KilledError), events.subscribed(killed_at("expiry.committed")):
+        expire(lake)
+    expired = lake.unreached()
+    assert len([url for url in expired if url.endswith(".parquet")]) == 1
+    clean(lake)
+    expire(lake)
+    assert lake.unreached() == set()
+    bring_back(lake)
+    assert lake.unreached() == expired
+    clean(lake, delete=True)
+    assert lake.unreached() == set()
+    assert lake.rows() == {TEN.key: [2]}

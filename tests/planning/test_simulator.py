@@ -2,10 +2,9 @@
 
 import heapq
 import random
-import threading
-import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +22,6 @@ from lakehouse_pipeline.planning.clients import (
     S3_FILE_IO,
     Client,
 )
-from lakehouse_pipeline.planning.fluid_ranges import FluidRanges
 from lakehouse_pipeline.planning.layouts import BASE_2, BASE_64, Layout
 from lakehouse_pipeline.planning.s3_scaling import Admitted, KeySpace, Scaling
 from lakehouse_pipeline.planning.simulation import Simulation
@@ -210,12 +208,14 @@ class Counted:
     ranges: int = 0
 
 
-def one_by_one(job: Job, writers: int, client: Client, layout: Layout, seed: int) -> Counted:
-    """Run a single wave of writers, request by request, on the model that the fault server uses.
+def one_by_one(
+    job: Job, writers: int, client: Client, layout: Layout, *, offer: Callable[[str, float], bool], seed: int
+) -> Counted:
+    """Run a single wave of writers, request by request; `offer` tells whether a key is taken at a time.
 
     Requests take random times: with equal ones, writers fall into step with the tokens, and those in step keep all.
     """
-    luck, space, found = random.Random(seed), KeySpace(BROAD), Counted()  # noqa: S311  # chance, not cryptography
+    luck, found = random.Random(seed), Counted()  # noqa: S311  # chance, not cryptography
     keys = layout.keys("", 4_096, np.random.default_rng(seed))
     left = job.requests * writers // job.writers
     asks_s = job.writers / job.writes_per_s
@@ -227,7 +227,7 @@ def one_by_one(job: Job, writers: int, client: Client, layout: Layout, seed: int
             if not left:
                 continue
             left -= 1
-        if isinstance(space.offer(key, write=True, now=now), Admitted):
+        if offer(key, now):
             found.succeeded += 1
             heapq.heappush(queue, (now + luck.expovariate(1 / asks_s), writer, 0, luck.choice(keys)))
         else:
@@ -236,6 +236,17 @@ def one_by_one(job: Job, writers: int, client: Client, layout: Layout, seed: int
             wait_s = luck.uniform(bound / 2 if client.equal_jitter else 0, bound)
             heapq.heappush(queue, (now + wait_s, writer, failed + 1, key))
         found.seconds = now
+    return found
+
+
+def on_the_model(job: Job, writers: int, client: Client, layout: Layout, *, scaling: Scaling, seed: int) -> Counted:
+    """Offer the requests to the model that the fault server uses."""
+    space = KeySpace(scaling)
+
+    def offer(key: str, now: float) -> bool:
+        return isinstance(space.offer(key, write=True, now=now), Admitted)
+
+    found = one_by_one(job, writers, client, layout, offer=offer, seed=seed)
     found.ranges = len(space.ranges(found.seconds))
     return found
 
@@ -246,61 +257,33 @@ def test_the_flow_agrees_with_requests_one_by_one(layout: Layout, client: Client
     """Four jobs at once: seconds within 10 %, 503s within 25 % of the mean of two runs, ranges within two."""
     job = replace(JOB, files=3_000, compute_s=0, writes_per_s=100, writers=50)
     flow = simulate(Backfill(4, 4, job), client, layout, BROAD)
-    singly = [one_by_one(job, 200, client, layout, seed) for seed in range(2)]
+    singly = [on_the_model(job, 200, client, layout, scaling=BROAD, seed=seed) for seed in range(2)]
     assert {each.succeeded for each in singly} == {round(flow.succeeded)}
     assert flow.hours * 3600 == pytest.approx(sum(each.seconds for each in singly) / 2, rel=0.1)
     assert flow.throttles == pytest.approx(sum(each.throttled for each in singly) / 2, rel=0.25)
     assert flow.ranges == pytest.approx(sum(each.ranges for each in singly) / 2, abs=2)
 
 
-def test_the_flow_agrees_with_the_live_fault_server() -> None:
-    """Eight threads write for real; the flow, offered what came when it came, refuses as much, and splits as often.
+def test_the_live_fault_server_answers_as_the_model_with_which_the_flow_agrees() -> None:
+    """The same requests at the same times, sent over HTTP: as many 503s, and as many ranges."""
+    job, client = Job(320, 1.0, writes_per_s=80, writers=8), Client("patient", tries=60, min_wait_s=0.2, max_wait_s=0.4)
+    scaling = Scaling(write_rate=20, heat_window_s=1, detect_s=1, split_s=1)
+    now, upstream = 0.0, Echo()
 
-    So a machine that is late is late for both: 503s within 30 %, ranges within two.
-    """
-    scaling = Scaling(write_rate=25, heat_window_s=1, detect_s=1, split_s=0.5)
-    client = Client("patient", tries=60, min_wait_s=0.2, max_wait_s=0.4)
-    upstream = Echo()
+    def offer(key: str, at: float) -> bool:
+        nonlocal now
+        now = at
+        return put(f"{server.endpoint}/raw/{key}") == 200
+
     try:
-        with FaultServer(upstream.url, scaling=scaling) as server:
-            write_all(server.endpoint, Job(320, 1.0, writes_per_s=80, writers=8), client)
-            exchanges, counted = server.exchanges, len(server.ranges("raw"))
+        with FaultServer(upstream.url, scaling=scaling, clock=lambda: now) as server:
+            live = one_by_one(job, job.writers, client, BASE_2, offer=offer, seed=0)
+            live.ranges = len(server.ranges("raw"))
     finally:
         upstream.stop()
-    begun = min(each.at for each in exchanges)
-    came_at = [(each.at - begun).total_seconds() for each in exchanges]
-    step_s = 0.1
-    ranges, refused = FluidRanges(scaling, BASE_2, step_s, np.random.default_rng(0)), 0.0
-    for came in np.bincount([int(at / step_s) for at in came_at]):
-        offered = came * ranges.shares
-        refused += float((offered - ranges.take(offered)).sum())
-        ranges.pass_step(offered)
-    assert sum(each.status == 200 for each in exchanges) == 320
-    assert sum(each.status == 503 for each in exchanges) == pytest.approx(refused, rel=0.3, abs=15)
-    assert counted == pytest.approx(len(ranges.prefixes), abs=2)
-
-
-def write_all(endpoint: str, job: Job, client: Client) -> None:
-    """Write a job's files with its writers, and this client's waits."""
-    keys = BASE_2.keys("", job.files, np.random.default_rng(0))
-    pause_s = job.writers / job.writes_per_s
-
-    def writer(mine: list[str], luck: random.Random) -> None:
-        for key in mine:
-            failed = 0
-            while put(f"{endpoint}/raw/{key}") == 503:
-                time.sleep(luck.uniform(0, min(client.max_wait_s, client.min_wait_s * 2**failed)))
-                failed += 1
-            time.sleep(luck.expovariate(1 / pause_s))
-
-    threads = [
-        threading.Thread(target=writer, args=(keys[each :: job.writers], random.Random(each)))  # noqa: S311
-        for each in range(job.writers)
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    assert live.throttled > 50
+    assert live.ranges > 2
+    assert live == on_the_model(job, job.writers, client, BASE_2, scaling=scaling, seed=0)
 
 
 def put(url: str) -> int:
