@@ -59,7 +59,23 @@ def test_from_a_raw_file_to_a_spec_without_a_problem(lake: Path) -> None:
         "next: lakehouse check events --hour 2024-01-31-05:00",
         "      lakehouse backfill events 2024-01-31-05:00...2024-01-31-06:00",
     ]
-    assert run("check").output == "1 table: no problem was found\n"
+    assert run("check").output.splitlines() == [
+        "1 table: no problem was found",
+        "  neither engine nor rows were looked at: lakehouse check events --hour 2024-01-31-05:00 does",
+    ]
+
+
+def test_check_makes_no_catalog(lake: Path) -> None:
+    """A mistyped path is said, and nothing lies there afterwards; a catalog that is there is not spoken of."""
+    run("new", "events", "--from", "raw/2024-01-31-05.csv")
+    file = lake / "lakehouse.yaml"
+    file.write_text(file.read_text().replace(".lakehouse/catalog.db", "mistyped/catalog.db"))
+    assert (
+        "  there is no catalog at mistyped/catalog.db yet: the first hour makes it" in run("check").output.splitlines()
+    )
+    assert not (lake / "mistyped").exists()
+    assert run("backfill", "events", "2024-01-31-05:00").exit_code == 0
+    assert "no catalog" not in run("check").output
 
 
 def test_every_problem_is_a_line_of_standard_error(lake: Path) -> None:

@@ -15,6 +15,7 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.transform import FunctionTransform
 from lakehouse_pipeline.config.yaml_source import Document, read_document
 from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
+from lakehouse_pipeline.iceberg.tables import new_sqlite_file
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.sources.listing import list_objects_of
 
@@ -27,8 +28,10 @@ def survey(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path],
         names: of the specs.
         shown: how a file is named in a problem.
     """
+    # A look makes no catalog: where there is none, all tables are still to come.
+    none_yet = {"uri": "sqlite:///:memory:"} if new_sqlite_file(lakehouse.catalog) else {}
     try:
-        warehouse = Warehouse.open(lakehouse.catalog, patient=False)
+        warehouse = Warehouse.open({**lakehouse.catalog, **none_yet}, patient=False)
     except LakehouseError as error:
         return [read_document(lakehouse.file, shown(lakehouse.file)).problem(("catalog",), str(error))]
     found = []
@@ -37,6 +40,19 @@ def survey(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path],
         document = read_document(spec.file, shown(spec.file))
         found += [_problem(document, spec, path, error) for path, error in _errors(spec, warehouse)]
     return sorted(found, key=lambda problem: (problem.file, problem.line))
+
+
+def notes(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path], str] = str) -> list[str]:
+    """Say what is no problem as yet, and what a survey has not looked at; see `survey`."""
+    if not names:
+        return []
+    file, what = new_sqlite_file(lakehouse.catalog), "TABLE --hour HOUR"
+    if len(names) == 1:
+        what = f"{names[0]} --hour {lakehouse.spec(names[0]).start}"
+    return [
+        *([f"there is no catalog at {shown(file)} yet: the first hour makes it"] if file else []),
+        f"neither engine nor rows were looked at: lakehouse check {what} does",
+    ]
 
 
 def _errors(spec: TableSpec, warehouse: Warehouse) -> Iterator[tuple[KeyPath, LakehouseError]]:

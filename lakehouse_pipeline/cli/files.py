@@ -72,26 +72,28 @@ def check(table: str | None, hour: str | None, config: Path | None, *, as_json: 
         lakehouse = load(config)
         if hour is not None:
             return _preview(lakehouse, table, hour, as_json=as_json)
-        count = _survey(lakehouse, table)
+        count, notes = _survey(lakehouse, table)
     except SpecError as error:
         if not as_json:
             raise
         say({"problems": [vars(problem) for problem in error.problems]}, [], as_json=True)
         return CONFIGURATION
     say(
-        {"problems": [], "tables": count}, [f"{count} table{'s' * (count != 1)}: no problem was found"], as_json=as_json
+        {"problems": [], "tables": count, "notes": notes},
+        [f"{count} table{'s' * (count != 1)}: no problem was found", *(f"  {note}" for note in notes)],
+        as_json=as_json,
     )
     return 0
 
 
-def _survey(lakehouse: "Lakehouse", table: str | None) -> int:
-    from lakehouse_pipeline.backfill.survey import survey
+def _survey(lakehouse: "Lakehouse", table: str | None) -> tuple[int, list[str]]:
+    from lakehouse_pipeline.backfill.survey import notes, survey
     from lakehouse_pipeline.config.problems import SpecError
 
     names = (lakehouse.spec(table).name,) if table else tuple(spec.name for spec in lakehouse.specs)
     if problems := survey(lakehouse, names, lambda file: str(shown(file))):
         raise SpecError(problems)
-    return len(names)
+    return len(names), notes(lakehouse, names, lambda file: str(shown(file)))
 
 
 def _preview(lakehouse: "Lakehouse", table: str | None, hour: str, *, as_json: bool) -> int:

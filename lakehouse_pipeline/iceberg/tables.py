@@ -23,6 +23,7 @@ from pyiceberg.exceptions import (
 )
 from pyiceberg.table import Table
 from pyiceberg.typedef import Identifier
+from sqlalchemy.engine import make_url
 
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
@@ -67,7 +68,8 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
     opening = "open the catalog"
     settings = {"py-io-impl": FILE_IO, **properties}
     name = settings.pop("name", "lakehouse")
-    _make_sqlite_folder(settings.get("uri", ""))
+    if file := new_sqlite_file(settings):
+        file.parent.mkdir(parents=True, exist_ok=True)
 
     def opened() -> Catalog:
         try:
@@ -203,6 +205,9 @@ def _is_being_made(error: BaseException) -> bool:
     return isinstance(error, sqlalchemy.exc.DBAPIError) and "already exists" in str(error)
 
 
-def _make_sqlite_folder(uri: str) -> None:
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+def new_sqlite_file(properties: Mapping[str, str]) -> Path | None:
+    """Name the file that opening a catalog would make; None where it is there, and where the catalog is no file."""
+    uri = make_url(properties["uri"]) if properties.get("uri", "").startswith("sqlite") else None
+    if uri is None or not uri.database or uri.database == ":memory:" or uri.database.startswith("file:"):
+        return None
+    return None if (file := Path(uri.database)).exists() else file

@@ -67,6 +67,7 @@ class HourStatus:
         requests: that the attempt sent to S3.
         throttles: of them, those that S3 answered with 503.
         snapshot_id: of the commit.
+        committed_at: when its run saw the commit land; a later run that skipped the hour has not moved it.
         age: since the record was written, by the store's clock.
         idle: for how long a running hour has not got on.
         error: the class of what the last run failed with.
@@ -89,6 +90,7 @@ class HourStatus:
     requests: int = 0
     throttles: int = 0
     snapshot_id: int | None = None
+    committed_at: datetime | None = None
     age: timedelta = timedelta(0)
     idle: timedelta = timedelta(0)
     error: str = ""
@@ -167,7 +169,7 @@ class _Kept(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    form: Literal[2]
+    form: Literal[3]
     hours: dict[str, _AtRest]
 
 
@@ -236,7 +238,7 @@ def _kept(table: HourlyTable) -> dict[str, _AtRest]:
 
 def _keep(table: HourlyTable, at_rest: Mapping[str, _AtRest]) -> None:
     """Keep hours for whoever looks next; who may only read the table does not."""
-    body = _Kept(form=2, hours=dict(at_rest)).model_dump_json(exclude_defaults=True).encode()
+    body = _Kept(form=3, hours=dict(at_rest)).model_dump_json(exclude_defaults=True).encode()
     try:
         table.files.put(f"{table.ledger.folder}/{KEPT}", body)
     except (LakehouseError, OSError) as error:
@@ -280,6 +282,7 @@ def _told(held: HourLedger) -> HourStatus:
         run_id=outcome.run_id if outcome else "",
         attempt=committed.attempt,
         snapshot_id=committed.snapshot_id,
+        committed_at=committed.at,
         age=held.age,
         **_counts(committed.seal),
     )

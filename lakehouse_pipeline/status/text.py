@@ -122,14 +122,16 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
     wrote = f"{told.rows} rows in {told.files} files, {told.bytes / 1e6:.1f} MB{rejected if told.rejected else ''}"
     again = f"lakehouse backfill {name} {told.hour}"
     ago = f"{span_text(told.age)} ago"
+    landed = f"in snapshot {told.snapshot_id}" if told.snapshot_id else "which changed nothing"
+    landed += f", at {told.committed_at:%Y-%m-%d %H:%M} UTC" if told.committed_at else ""
     ended = f": {told.error}: {told.message}" if told.error else ""
     before = " What an earlier attempt has committed is still in the table." if told.is_live else ""
     hopeless = told.error == NeverCommittedError.__name__
     waits = "never to be committed" if hopeless else "waiting for a commit"
     commits = f"A later run of the hour commits it, with no ETL; now: lakehouse commit {name} --hour {told.hour}"
     said: Mapping[State, str] = {
-        "committed": f"committed: {attempt} wrote {wrote}, in snapshot {told.snapshot_id}; {ago}.",
-        "compacted": f"compacted: {attempt} wrote {wrote} of what the hour had, in snapshot {told.snapshot_id}; {ago}.",
+        "committed": f"committed: {attempt} wrote {wrote}, {landed}.",
+        "compacted": f"compacted: {attempt} wrote {wrote} of what the hour had, {landed}.",
         "running": f"running: {attempt} is at {told.stage} (run {told.run_id}, heard of {ago}).{before}",
         "stalled": (
             f"stalled: {attempt} is at {told.stage}, and has not got on for {span_text(told.idle)} (run {told.run_id}, "

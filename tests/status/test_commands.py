@@ -104,8 +104,13 @@ def test_only_what_failed_runs_again(landed: Project, history: dg.DagsterInstanc
     records = history.fetch_materializations(KEY, limit=100).records
     assert sorted(str(record.partition_key) for record in records) == [HOUR, NEXT, THIRD]
     assert len(history.get_runs()) == 2
+    why = command(landed, "why", "events", HOUR).stdout
+    committed = landed.table.ledger.hour(HourWindow.from_key(HOUR)).record.committed
+    assert committed
+    assert f", in snapshot {committed.snapshot_id}, at {committed.at:%Y-%m-%d %H:%M} UTC.\n" in why
     third = command(landed, "backfill", "events", RANGE)
     assert "(0 committed in 0 snapshots, 3 skipped)" in third.stdout
+    assert command(landed, "why", "events", HOUR).stdout == why
 
 
 def test_only_what_has_changed_runs_again(landed: Project) -> None:
