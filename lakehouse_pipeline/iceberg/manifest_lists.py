@@ -11,9 +11,10 @@ import io
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import fastavro
 from pyiceberg.avro.codecs import AvroCompressionCodec
@@ -59,19 +60,21 @@ class _Newest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lists = OrderedDict[str, tuple[ListedManifest, ...]]()
+        self._kept = 0  # lines of them
+        self._by_path = WeakValueDictionary[bytes, ListedManifest]()  # as long as a list has them
 
     def read(self, files: FileIO, url: str) -> tuple[ListedManifest, ...]:
         with self._lock:
             if url in self._lists:
                 self._lists.move_to_end(url)
                 return self._lists[url]
-            every = (manifest for lines in self._lists.values() for manifest in lines)
-            known = {manifest.manifest_path.encode(): manifest for manifest in every if manifest.line}
-        found = tuple(_lines(body_of(files, url), known))
+        found = tuple(_lines(body_of(files, url), self._by_path))
         with self._lock:
+            self._kept += len(found) - len(self._lists.pop(url, ()))
             self._lists[url] = found
-            while len(self._lists) > 1 and sum(map(len, self._lists.values())) > LINES_KEPT:
-                self._lists.popitem(last=False)
+            while len(self._lists) > 1 and self._kept > LINES_KEPT:
+                _, lines = self._lists.popitem(last=False)
+                self._kept -= len(lines)
         return found
 
 
@@ -133,8 +136,11 @@ def _line(manifest: ManifestFile) -> bytes:
     return manifest.line if isinstance(manifest, ListedManifest) else b""
 
 
-def _lines(body: bytes, known: Mapping[bytes, ListedManifest]) -> Iterable[ListedManifest]:
-    """Go through the lines of a list; those that are `known`, by path and byte for byte, are not decoded."""
+def _lines(body: bytes, known: MutableMapping[bytes, ListedManifest]) -> Iterable[ListedManifest]:
+    """Go through the lines of a list; those that are `known`, by path and byte for byte, are not decoded.
+
+    Those that are decoded are known from then on.
+    """
     blocks = fastavro.block_reader(io.BytesIO(body))
     schema = blocks.metadata["avro.schema"]
     reader, ours = _reader(schema), json.loads(schema) == _our_schema()
@@ -143,13 +149,16 @@ def _lines(body: bytes, known: Mapping[bytes, ListedManifest]) -> Iterable[Liste
         decoder = new_decoder(encoded)
         for _ in range(block.num_records):
             began = decoder.tell()
-            manifest = known.get(_first_string(encoded, began)) if ours else None
+            path = _first_string(encoded, began) if ours else b""
+            manifest = known.get(path)
             if manifest and encoded.startswith(manifest.line, began):
                 decoder.skip(len(manifest.line))
             else:
                 manifest = reader.read(decoder)
                 manifest.told = {}
-                manifest.line = encoded[began : decoder.tell()] if ours else b""
+                if ours:
+                    manifest.line = encoded[began : decoder.tell()]
+                    known[path] = manifest
             yield manifest
 
 
