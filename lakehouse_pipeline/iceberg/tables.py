@@ -70,6 +70,9 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
     name = settings.pop("name", "lakehouse")
     if file := new_sqlite_file(settings):
         file.parent.mkdir(parents=True, exist_ok=True)
+    if settings.keys() & {"credential", "token"} and settings.get("uri", "").startswith("http"):
+        # PyIceberg's own default. Left to it, it warns, and prints the URI with a password that stands there.
+        settings.setdefault("oauth2-server-uri", f"{settings['uri'].rstrip('/')}/v1/oauth/tokens")
 
     def opened() -> Catalog:
         try:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_refused_credentials_are_said(seaweed: SeaweedServer) -> None:
     with pytest.raises(ConfigurationError, match="refuses the credentials") as caught:
         Warehouse.open({**seaweed.catalog_properties(), **tokens})
     assert "wRoNg" not in str(caught.value)
+
+
+def test_tokens_are_asked_for_where_the_catalog_is(seaweed: SeaweedServer) -> None:
+    """Without `oauth2-server-uri`; PyIceberg's warning of its default, which has the whole URI, is not heard."""
+    properties = {**seaweed.catalog_properties(), "uri": seaweed.catalog_uri.replace("//", "//me:p4ssw0rd@")}
+    del properties["oauth2-server-uri"]
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert open_catalog(properties).list_namespaces() == []
+    assert "p4ssw0rd" not in str([str(each.message) for each in heard])
 
 
 def test_an_unreachable_catalog_is_transient() -> None:
