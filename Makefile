@@ -28,10 +28,13 @@ test-ends: setup-dev ## Dagster's services, its page, the demo, every engine, th
 
 # What takes minutes each; test-ends; every crash point with five seeds; and 20,000 histories of a table: an hour on two cores.
 test-full: setup-dev ## 456 hours with faults, a thousand in a storm, kills of every engine, guards taken out, histories
-	@$(TEST) -m full $(ARGS)
-	@$(TEST) -n 4 $(ENDS)
-	@LAKEHOUSE_CRASH_SEEDS=5 $(TEST) -n 2 -m "" tests/crashes
-	@seq 0 3 | LAKEHOUSE_EXAMPLES=5000 xargs -P 2 -I SEED sh -c '$(TEST) tests/maintenance/test_life.py --hypothesis-seed=SEED'
+	@failed=0; \
+	$(TEST) -m full $(ARGS) || failed=1; \
+	$(TEST) -n 4 $(ENDS) || failed=1; \
+	LAKEHOUSE_CRASH_SEEDS=5 $(TEST) -n 2 -m "" tests/crashes || failed=1; \
+	seq 0 3 | LAKEHOUSE_EXAMPLES=5000 xargs -P 2 -I SEED \
+		sh -c '$(TEST) tests/maintenance/test_life.py --hypothesis-seed=SEED' || failed=1; \
+	exit $$failed
 
 check: setup-dev ## lint, format, types, layers, and what no file here may name
 	.venv/bin/ruff check

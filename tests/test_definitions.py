@@ -1,6 +1,7 @@
 """The entry point: which lakehouse it loads, and what it does where there is none."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -35,6 +36,18 @@ def test_lakehouse_of_the_folder_is_loaded(project: Project) -> None:
     """Without a variable it is the one in the current folder; loading it imports no engine."""
     done = _load(project)
     assert (done.returncode, done.stdout) == (0, f"{ASSETS} set()\n"), done.stderr
+
+
+def test_a_crash_point_of_the_environment_is_installed(project: Project) -> None:
+    """In a process of Dagster's, too; a name that is none is refused before anything is loaded."""
+    refused = _load(project, LAKEHOUSE_CRASH_AT="nowhere")
+    assert "LAKEHOUSE_CRASH_AT: there is no point 'nowhere'" in refused.stderr
+    code = (
+        "import lakehouse_pipeline.definitions\nfrom lakehouse_pipeline import events\nevents.emit('hour.planned', 't')"
+    )
+    environment = {**os.environ, "LAKEHOUSE_CRASH_AT": "hour.planned"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_lakehouse_of_the_variable_is_loaded(project: Project) -> None:

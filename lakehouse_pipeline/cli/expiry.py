@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse_pipeline.cli.common import as_json, config, exits, load, say
-from lakehouse_pipeline.cli.hours import found
+from lakehouse_pipeline.cli.hours import find
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.maintenance.expiry import Expired, Files
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 @exits
 def expire(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Take old snapshots, branches and tags out of a table, and remove the files that they alone reached."""
-    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.maintenance.expiry import EXPIRY, look, preview_expiry, run_expiry
     from lakehouse_pipeline.maintenance.lease import maintaining
 
     lakehouse = load(config)
     settings = lakehouse.maintenance
-    loaded = found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))
+    loaded = find(lakehouse, table)
     plan = look(loaded, settings.snapshots)
     if dry_run:
         told = preview_expiry(loaded, plan)

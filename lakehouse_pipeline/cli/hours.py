@@ -252,7 +252,7 @@ def commit(table: str, hour: str | None, config: Path | None, *, as_json: bool) 
     from lakehouse_pipeline.hours import HourWindow
 
     window = HourWindow.from_key(hour) if hour else None
-    sealed = commit_sealed(_found(load(config), table), lambda _run_id: False, hour=window)
+    sealed = commit_sealed(find(load(config), table), lambda _run_id: False, hour=window)
     lines = [_sealed_line(each) for each in sealed] or [f"{table}: no attempt waits for its commit"]
     told = [_sealed_json(each) for each in sealed]
     say({"table": table, "attempts": told}, lines, as_json=as_json)
@@ -271,7 +271,7 @@ def abandon(table: str, hour: str, config: Path | None, *, dry_run: bool, as_jso
     from lakehouse_pipeline.backfill.sealed import abandon_sealed
     from lakehouse_pipeline.hours import HourWindow
 
-    found = _found(load(config), table)
+    found = find(load(config), table)
     told = abandon_sealed(found, lambda _run_id: False, HourWindow.from_key(hour), dry_run=dry_run)
     if told.committed:
         line = _sealed_line(told)
@@ -289,7 +289,8 @@ def found(warehouse: "Warehouse", spec: "TableSpec") -> "HourlyTable":
     return table
 
 
-def _found(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
+def find(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
+    """Open the catalog, and load a table that has to be there."""
     from lakehouse_pipeline.iceberg.warehouse import Warehouse
 
     return found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))

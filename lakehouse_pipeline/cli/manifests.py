@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse_pipeline.cli.common import as_json, config, exits, load, say
-from lakehouse_pipeline.cli.hours import found
+from lakehouse_pipeline.cli.hours import find
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.maintenance.manifests import ManifestPlan, ManifestsRewritten
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 @exits
 def manifests(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Write the table's manifests anew where that lets an hour be found in fewer of them; no data file is touched."""
-    from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.maintenance.lease import maintaining
     from lakehouse_pipeline.maintenance.manifests import look, rewrite_manifests
 
     lakehouse = load(config)
-    at_hand = found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))
+    at_hand = find(lakehouse, table)
     plan = look(at_hand)
     done = None
     if not dry_run:

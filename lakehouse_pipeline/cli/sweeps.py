@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse_pipeline.cli.common import as_json, config, exits, load, say
-from lakehouse_pipeline.cli.hours import found
+from lakehouse_pipeline.cli.hours import find, found
 from lakehouse_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from lakehouse_pipeline.config.lakehouse import Lakehouse
     from lakehouse_pipeline.iceberg.hourly import HourlyTable
     from lakehouse_pipeline.maintenance.audit import Amount, AuditReport, SweepRules
     from lakehouse_pipeline.maintenance.lease import Held
@@ -104,7 +103,7 @@ def restore(table: str, sweep_id: str, config: Path | None, *, as_json: bool) ->
     """Undo a sweep: what it has moved is where it was."""
     from lakehouse_pipeline.maintenance.sweep import restore as run
 
-    loaded = _loaded(load(config), table)
+    loaded = find(load(config), table)
     with _held(loaded, "restore") as held:
         done = run(loaded, sweep_id, held)
     lines = [f"{table}: {done.files} files of {done.bytes / 1e6:.3f} MB are where they were"]
@@ -124,7 +123,7 @@ def purge(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> N
     from lakehouse_pipeline.maintenance.sweep import purge as run
 
     lakehouse = load(config)
-    loaded = _loaded(lakehouse, table)
+    loaded = find(lakehouse, table)
     with _held(loaded, "purge") as held:
         done = run(loaded, lakehouse.maintenance.quarantine_keep, held, dry_run=dry_run)
     would = "would be" if dry_run else "are"
@@ -132,12 +131,6 @@ def purge(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> N
     lines += [f"  {sweep}" for sweep in done.sweeps]
     lines += [f"  {sweep} can still be undone: lakehouse restore {table} {sweep}" for sweep in done.kept]
     say({"table": table, "dry_run": dry_run, **asdict(done)}, lines, as_json=as_json)
-
-
-def _loaded(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
-    from lakehouse_pipeline.iceberg.warehouse import Warehouse
-
-    return found(Warehouse.open(lakehouse.catalog), lakehouse.spec(table))
 
 
 def _held(table: "HourlyTable", doing: str) -> AbstractContextManager["Held"]:

@@ -28,11 +28,13 @@ from lakehouse_pipeline.backfill import attempts
 from lakehouse_pipeline.backfill.attempts import HourInHand, TakenError
 from lakehouse_pipeline.backfill.close import is_free
 from lakehouse_pipeline.backfill.leftovers import ZOMBIES, close_attempts
+from lakehouse_pipeline.backfill.plan import HourInputs, HourPlan, TableState, plan_hour, recipe_of, source_of
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit, data_files
 from lakehouse_pipeline.iceberg.data_files import WrittenFile, write_batches, written_files
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.schemas import partition_spec_of, schema_of
 from lakehouse_pipeline.iceberg.tables import NEW_TABLE_PROPERTIES
 from lakehouse_pipeline.ledger.leases import LEASE
@@ -40,11 +42,13 @@ from lakehouse_pipeline.ledger.records import Attempt, Committed, HourRecord
 from lakehouse_pipeline.object_store import s3 as s3_store
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.retry import RetryPolicy
+from lakehouse_pipeline.sources.listing import SourceObject
 from tests.backfill.hands import new_attempt
 from tests.backfill.memory import PROPERTIES, STRIKES, KilledError, MemoryAccess, MemoryCatalog, MemoryS3, Weather
 from tests.iceberg.lake import EVENTS, TEN, columns, events, hours_after, in_bucket, spec_of
 
 HOURS = hours_after(TEN, 2)
+SPEC = spec_of(EVENTS, {"table": "lake.events"})
 BUCKETS = 2
 A_ROW = 1  # bytes
 FILES_OF = {0: 1, 1: 3}  # of a bucket
@@ -107,6 +111,8 @@ class Attempts(RuleBasedStateMachine):
         self.late: list[Writer] = []
         self.opened = 0
         self.orders: dict[str, tuple[HourWindow, int]] = {}
+        self.raw = dict.fromkeys(HOURS, 1)  # objects of an hour's source
+        self.made_of: dict[str, str] = {}  # of an attempt, its source
         self.acknowledged: set[str] = set()
         self.manifests: dict[str, list[dict[str, Any]]] = {}
         self.lists: dict[tuple[str, str], list[ManifestFile]] = {}
@@ -200,13 +206,49 @@ class Attempts(RuleBasedStateMachine):
                 self._seal(writer)
             self._commit(writer)
 
+    @rule(hour=st.sampled_from(HOURS))
+    def land_late(self, hour: HourWindow) -> None:
+        """Let one more raw file of an hour land."""
+        self.raw[hour] += 1
+
+    @rule(hour=st.sampled_from(HOURS), strike=strikes)
+    def backfill(self, hour: HourWindow, strike: Strike | None) -> None:
+        """Run an hour if its plan says so, as ranges do: left to itself, the hour is of the source that is there."""
+        self.weather.now += LEASE.total_seconds() + 1
+        with self.weathered(strike):
+            for _ in range(3):  # what landed unheard of is planned again, and may be of an older source
+                if (step := self._plan(hour).step) == "skip":
+                    break
+                self._run_whole(hour, resume=step == "resume")
+            if not strike:
+                assert self._plan(hour).step == "skip"
+
+    def _plan(self, hour: HourWindow) -> HourPlan:
+        """Plan an hour; one that is skipped has the rows of its source."""
+        held, table, inputs = self.now.ledger.hour(hour), self.now, self._inputs(hour)
+        live = table.as_sealed({hour: held.record.seals}).get(hour) or digest(file.path for file in table.live(hour))
+        plan = plan_hour(SPEC, hour, inputs, held.record, TableState(table.uuid, table.schema_id, live))
+        committed = held.record.committed
+        if plan.step == "skip" and committed and committed.snapshot_id is None:
+            assert self.rows[hour] == []
+        elif plan.step == "skip":
+            *_, last = (attempt for attempt in self.landed if self.orders[attempt][0] == hour)
+            assert self.made_of[last] == plan.source
+        return plan
+
+    def _inputs(self, hour: HourWindow) -> HourInputs:
+        objects = (SourceObject(f"s3://raw/{hour}/{place}.csv", 1, "e") for place in range(self.raw[hour]))
+        return HourInputs(tuple(objects), {})
+
     def _take(self, hour: HourWindow, *, resume: bool) -> Writer | None:
         table = self.now
         run_id = f"run {self.opened}"
         hand = HourInHand(table, hour, table.ledger.hour(hour), run_id)
         if not is_free(hand.held, run_id, lambda _run: False):
             return None
-        attempt = new_attempt(table, hour, buckets=BUCKETS, remote=True)
+        inputs, recipe = self._inputs(hour), recipe_of(SPEC, {})
+        source = source_of(SPEC, inputs)
+        attempt = new_attempt(table, hour, buckets=BUCKETS, remote=True, source=source, recipe=recipe)
         record = hand.held.record
         if record.attempt and record.state in {"sealed", "committing", "aborting"}:
             seal = record.attempt.seal
@@ -226,6 +268,7 @@ class Attempts(RuleBasedStateMachine):
             assert not (leaves_traces and record.attempt.id in self.landed)
         self.opened += 1
         self.orders[attempt.id] = (hour, self.opened)
+        self.made_of[attempt.id] = source
         if superseded := hand.open(attempt):
             hand.close_superseded(superseded)
         return self._working(Writer(hand, attempt.id, self.opened))

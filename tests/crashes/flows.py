@@ -249,6 +249,7 @@ class Flow:
         before: the rows at its beginning; None where they do not change.
         after: the rows at its end.
         events: that are said on the way, each of which is a crash point.
+        commits: snapshots that it makes, whatever struck it on its way.
         orphans: of those that lie there at the beginning, how many lie there at the end.
         plain: whether the table is in a plain bucket: SeaweedFS's table buckets refuse names of strangers.
     """
@@ -258,6 +259,7 @@ class Flow:
     after: Rows
     events: tuple[str, ...]
     before: Rows | None = None
+    commits: int = 1
     orphans: int = 0
     plain: bool = False
 
@@ -300,6 +302,7 @@ FLOWS: Mapping[str, Flow] = {
             *("expiry.sent", "expiry.committed", "expiry.deleting", "expiry.deleted", "expiry.finished"),
             "object.deleted",
         ),
+        commits=0,
     ),
     "manifests": Flow(
         many_manifests,
@@ -313,6 +316,7 @@ FLOWS: Mapping[str, Flow] = {
         TWO_HOURS,
         (*LEASED, "sweep.began", "sweep.copied", "sweep.removed", "object.deleted"),
         plain=True,
+        commits=0,
     ),
     "sweep for good": Flow(
         littered,
@@ -320,6 +324,7 @@ FLOWS: Mapping[str, Flow] = {
         TWO_HOURS,
         (*LEASED, "sweep.began", "sweep.removed", "object.deleted"),
         plain=True,
+        commits=0,
     ),
     "restore": Flow(
         swept_once,
@@ -328,8 +333,16 @@ FLOWS: Mapping[str, Flow] = {
         (*LEASED, "sweep.restored", "object.deleted"),
         orphans=len(ORPHANS),
         plain=True,
+        commits=0,
     ),
-    "purge": Flow(swept_once, empty_quarantine, TWO_HOURS, (*LEASED, "sweep.purged", "object.deleted"), plain=True),
+    "purge": Flow(
+        swept_once,
+        empty_quarantine,
+        TWO_HOURS,
+        (*LEASED, "sweep.purged", "object.deleted"),
+        commits=0,
+        plain=True,
+    ),
 }
 
 

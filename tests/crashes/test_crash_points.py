@@ -9,7 +9,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,11 +40,23 @@ class Bay:
         flow: its name.
         lake: the table, as it is reached without faults.
         catalog: the properties of a catalog whose way to S3 has faults.
+        before: the snapshots of the table before the flow.
     """
 
     flow: str
     lake: Lake
     catalog: Mapping[str, str]
+    before: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at the table before the flow begins."""
+        object.__setattr__(self, "before", frozenset(each.snapshot_id for each in self.lake.now.table.snapshots()))
+
+    @property
+    def commits(self) -> int:
+        """Count the snapshots that were made since, but for those that only keep an earlier commit from landing."""
+        made = [each for each in self.lake.now.table.snapshots() if each.snapshot_id not in self.before]
+        return sum(not (each.summary and "lakehouse.fence" in each.summary.additional_properties) for each in made)
 
     def doing(self, crash_at: str = "") -> Doing:
         """Describe it, and where it is killed."""
@@ -99,9 +111,10 @@ def said(made: Callable[[], Bay], flow: str) -> Counter[str]:
 
 
 def holds(bay: Bay) -> None:
-    """Hold the table against what it has to be at the end: the rows, all that is reached, and nothing else."""
+    """Hold the table against what it has to be at the end: rows, snapshots, all that is reached, and nothing else."""
     flow, lake = FLOWS[bay.flow], bay.lake
     assert lake.rows() == flow.after
+    assert bay.commits == flow.commits
     close_all(lake.now)
     reached, stored = lake.reached(), lake.stored("metadata") | lake.stored("data")
     assert reached - stored == set()

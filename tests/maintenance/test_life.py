@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
@@ -21,7 +22,7 @@ from pyiceberg.exceptions import CommitFailedException
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.engines.workers import Answers, Result, Task, _answered
 from lakehouse_pipeline.hours import HourWindow
-from lakehouse_pipeline.iceberg import commit_writing, data_files, rows, tables
+from lakehouse_pipeline.iceberg import data_files, rows, tables
 from lakehouse_pipeline.iceberg import expiry as iceberg_expiry
 from lakehouse_pipeline.iceberg.history import MAIN
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
@@ -75,17 +76,6 @@ class InTurn:
             yield place, _answered(call, task)
 
 
-class Clock(datetime):
-    """The clock of this process, which is not the store's, and jumps."""
-
-    off = timedelta(0)
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-        """Give what it shows."""
-        return datetime.now(tz) + cls.off
-
-
 class Life(Attempts):
     """The same table, as its maintainers have it."""
 
@@ -97,14 +87,23 @@ class Life(Attempts):
             self.patched.setattr(module, "ThreadPoolExecutor", Serial)
         self.patched.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
         self.patched.setattr(iceberg_expiry, "COMMIT_RETRIES", RetryPolicy(3, 60, 0, 0))
-        self.patched.setattr(commit_writing, "datetime", Clock)
-        Clock.off = timedelta(0)
+        self.begun = datetime.now(UTC)
+        self.clock = time_machine.travel(self.begun)  # this process's, which is not the store's, and jumps
+        self.shown = self.clock.start()
         self.foreign: dict[str, bytes] = {}
         self.removed: set[bytes] = set()  # for good, or perhaps
         self.kept: dict[str, dict[HourWindow, list[int]]] = {}
         self.named = 0
         self.hasty = self.on_its_way = False
         self.swept: set[str] = set()  # that nothing reached, and old enough for a sweep that ran
+
+    def teardown(self) -> None:
+        """Show the time again."""
+        try:
+            super().teardown()
+        finally:
+            if hasattr(self, "clock"):
+                self.clock.stop()
 
     # -----------------------------------------------------------------------------------------------------------------
     # Maintenance
@@ -251,10 +250,11 @@ class Life(Attempts):
             self.removed |= set(self.foreign.values())
         super().lose_ledger(everything)
 
-    @rule(hours=st.integers(-2, 2))
-    def clock_jumps(self, hours: int) -> None:
-        """Let this process's clock show another time than the store's."""
-        Clock.off = timedelta(hours=hours)
+    @rule(ahead=st.sampled_from([timedelta(hours=hours) for hours in (-240, -1, 0, 1, 240)]))
+    def clock_jumps(self, ahead: timedelta) -> None:
+        """Let this process's clock show another time; ages of snapshots are counted by it, and by nothing else."""
+        self.hasty |= ahead > OLD
+        self.shown.move_to(self.begun + ahead)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Laws
@@ -278,7 +278,7 @@ class Life(Attempts):
     def settle(self) -> None:
         """End what was begun: nothing lies there then but what is reached, and what nobody knows."""
         super().settle()
-        Clock.off = timedelta(0)
+        self.shown.move_to(self.begun + 3 * OLDER)  # later than any clock has shown
         self.rewrite_manifests(None)
         self.expire(hasty=False, strike=None)
         for _ in range(2):

@@ -161,6 +161,8 @@ def _fail(session: Session, about: str) -> None:
     """Run what can fail by what is wrong, and keep the errors themselves, too."""
     session.run("check", "--json", about=about)
     session.run("status", "events", "--json", about=about)
+    session.run("new", "others", "--from", "s3://raw/2013/01/01/10.jsonl", about=about)
+    session.run("expire", "events", "--dry-run", about=about)
     session.run("backfill", "events", HOUR, "--force", "--json", about=about)
     told = []
     try:
@@ -187,6 +189,9 @@ def _succeed(session: Session) -> None:
         session.runs(command, "events", "--dry-run", "--json")
         session.runs(command, "events", "--json")
     session.runs("purge", "events")
+    session.runs("commit", "events")
+    session.run("abandon", "events", HOUR)
+    session.run("restore", "events", "01ARZ3NDEKTSV4RRFFQ69G5FAV")
     session.runs("apply", "events", "--dry-run")
     lakehouse = str(session.folder / "lakehouse.yaml")
     told = {**session.environment, "DAGSTER_HOME": str(session.folder), "LAKEHOUSE_CONFIG": lakehouse}
