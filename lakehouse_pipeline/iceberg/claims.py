@@ -8,7 +8,7 @@ claims every file of an attempt can be named without listing the table's data, a
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -110,9 +110,23 @@ def claims_in(files: LakehouseFileIO, folder: str) -> list[Claim]:
     return [said for said in found if said]
 
 
-def withdraw(files: LakehouseFileIO, folder: str) -> None:
-    """Remove the claims of an attempt: its files are the table's, or gone."""
-    files.delete_objects([item.url for item in files.list_objects(f"{folder}/")])
+def withdraw(files: LakehouseFileIO, folder: str, attempt: str, marked: Callable[[], Collection[str]]) -> None:
+    """Remove the claims of an attempt: its files are the table's, or gone.
+
+    With them go those of attempts that are not marked: a request of theirs arrived when they were over.
+
+    Args:
+        files: the store.
+        folder: of all claims of the hour.
+        attempt: whose claims go.
+        marked: names the attempts of the hour that may claim; asked where others have claims.
+    """
+    prefix = f"{folder}/"
+    listed = [item.url for item in files.list_objects(prefix)]
+    claimed = {url: url.removeprefix(prefix).partition("/")[0] for url in listed}
+    others = set(claimed.values()) - {attempt}
+    kept = others & set(marked()) if others else others
+    files.delete_objects([url for url in listed if claimed[url] not in kept])
 
 
 def _name(said: Claim, body: bytes) -> str:

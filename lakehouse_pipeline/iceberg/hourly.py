@@ -260,7 +260,8 @@ class HourlyTable:
 
     def withdraw_claims(self, hour: HourWindow, attempt: str) -> None:
         """Remove what an attempt's writers said of their files: none is left."""
-        withdraw(self.files, self.ledger.claims_url(hour, attempt))
+        folder = self.ledger.claims_url(hour, attempt).removesuffix(f"/{attempt}")
+        withdraw(self.files, folder, attempt, lambda: self.ledger.marks(hour))
 
     def replace(self, held: Sequence[HeldAttempt], *, before_send: BeforeSendOf) -> Outcomes:
         """Commit sealed attempts together: the hours' live files are then exactly those of their seals.

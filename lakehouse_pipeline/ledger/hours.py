@@ -120,6 +120,11 @@ class Ledger:
                 "left files. Close them with the version that wrote them"
             )
 
+    def marks(self, hour: HourWindow) -> set[str]:
+        """Name the attempts of an hour that are marked, by whatever version of the software."""
+        listed = self._objects.list_objects(f"{self.folder}/open/{hour.start:{_HOUR}}/")
+        return {item.url.rpartition("/")[2].removesuffix(".json") for item in listed}
+
     def is_marked(self) -> bool:
         """Tell whether any attempt may have left something, or is under way."""
         return any(True for _ in self._objects.list_objects(f"{self.folder}/open/"))

@@ -1,8 +1,8 @@
 """Crash points: a process kills itself where an event is said for the nth time, to show what a kill leaves.
 
-`LAKEHOUSE_CRASH_AT=commit.sent lakehouse backfill …` ends as `kill -9` ends it, right after the commit was sent and
-before its answer is read. Nothing is flushed, closed or told to anybody: what is there for the next run is what the
-store and the catalog have. Only the process that the variable is set for counts; tasks of Spark in others do not.
+`LAKEHOUSE_CRASH_AT=commit.landed lakehouse backfill …` ends as `kill -9` ends it, right after the catalog's answer, of
+which nobody hears. Nothing is flushed, closed or told to anybody: what is there for the next run is what the store and
+the catalog have. Only the process that the variable is set for counts; tasks of Spark in others do not.
 """
 
 import os

@@ -110,6 +110,7 @@ class Attempts(RuleBasedStateMachine):
         self.writers: list[Writer] = []
         self.late: list[Writer] = []
         self.opened = 0
+        self.arrived: set[str] = set()  # objects that were made by requests nobody waited for any more
         self.orders: dict[str, tuple[HourWindow, int]] = {}
         self.raw = dict.fromkeys(HOURS, 1)  # objects of an hour's source
         self.made_of: dict[str, str] = {}  # of an attempt, its source
@@ -416,9 +417,11 @@ class Attempts(RuleBasedStateMachine):
 
     def arrive_all(self, requests: list[Callable[[], object]]) -> None:
         """Let everything arrive that is in flight."""
+        there = set(self.s3.objects)
         while requests:
             with suppress(ClientError, CommitFailedException, ValueError):  # PyIceberg's of a snapshot that is gone
                 requests.pop(0)()
+        self.arrived |= self.s3.objects.keys() - there
 
     @rule(strike=strikes)
     def close_leftovers(self, strike: Strike | None) -> None:

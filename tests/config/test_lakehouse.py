@@ -327,6 +327,16 @@ properties: {write.target-file-size-bytes: "1000"}
             id="a field that is no key",
         ),
         pytest.param(
+            "catalog: {name: prod}\nmaintenance:\n  orphans_after: 23h\n",
+            [
+                (
+                    "lakehouse.yaml:3: maintenance.orphans_after: is less than 24h: "
+                    "a file as young may be one that somebody is about to commit"
+                )
+            ],
+            id="young orphans",
+        ),
+        pytest.param(
             "catalog: {name: prod\n",
             [
                 (

@@ -5,6 +5,7 @@ that of every run.
 """
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -383,9 +384,11 @@ class Rival:
 
     Attributes:
         doing: the flow.
+        stops_at: an event; said for the first time, it stops the process until somebody lets it go on.
     """
 
     doing: Doing
+    stops_at: str = ""
 
     @property
     def counted(self) -> Path:
@@ -394,8 +397,16 @@ class Rival:
 
     def __call__(self) -> str:
         """Do it; gives the error of one that had to give way."""
+        stopped: list[events.Event] = []
+
+        def stop(event: events.Event) -> None:
+            if event.name == self.stops_at and not stopped:
+                stopped.append(event)
+                os.kill(os.getpid(), signal.SIGSTOP)
+
         try:
-            self.doing()
+            with events.subscribed(stop):
+                self.doing()
         except LakehouseError as error:
             return type(error).__name__
         return ""

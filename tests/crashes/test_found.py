@@ -3,8 +3,10 @@
 import pytest
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in
+from lakehouse_pipeline.ledger.records import new_attempt_id
 from tests.backfill.hands import in_hand, opened, seal
-from tests.crashes.flows import bring_back, clean, expire, rewrite_manifests, run
+from tests.crashes.flows import bring_back, clean, expire, left_open, rewrite_manifests, run
 from tests.iceberg.conftest import catalog, lake
 from tests.iceberg.lake import ELEVEN, TEN, Lake
 from tests.maintenance.test_sweep import KilledError, killed_at
@@ -56,3 +58,15 @@ def test_what_a_sweep_took_before_a_killed_expiry_was_finished_comes_back_by_a_r
     clean(lake, delete=True)
     assert lake.unreached() == set()
     assert lake.rows() == {TEN.key: [2]}
+
+
+def test_a_claim_that_arrived_when_its_attempt_was_over_goes_with_the_next_attempt(lake: Lake) -> None:
+    """Those of an attempt under way stay: its marker is there before them."""
+    left_open(lake, TEN, [8], sealed=False)
+    ledger, files = lake.now.ledger, lake.now.files
+    (under_way,) = ledger.marks(TEN)
+    claims = {attempt: ledger.claims_url(TEN, attempt) for attempt in (under_way, new_attempt_id(), new_attempt_id())}
+    for folder in claims.values():
+        claim(files, folder, Claim(replaces=("x",)))
+    lake.now.withdraw_claims(TEN, list(claims)[1])
+    assert {attempt for attempt, folder in claims.items() if claims_in(files, folder)} == {under_way}

@@ -2,7 +2,6 @@
 
 import ast
 from collections import Counter
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from tests.mutations.mutants import TESTS_FAILED, Run, is_of, mutant, run
 from tests.mutations.of_attempts import OF_ATTEMPTS
 from tests.mutations.of_commits import OF_COMMITS
 from tests.mutations.of_maintenance import OF_MAINTENANCE
+from tests.mutations.of_requests import OF_REQUESTS
 from tests.mutations.of_stores import OF_STORES
 
-GUARDS = (*OF_STORES, *OF_ATTEMPTS, *OF_COMMITS, *OF_MAINTENANCE)
+GUARDS = (*OF_STORES, *OF_ATTEMPTS, *OF_COMMITS, *OF_MAINTENANCE, *OF_REQUESTS)
 WHOLE_S = 1800.0  # of the run without mutants, which has all the tests
 
 # Of a mutant that does not even run; a test that needs a name which is no more would fail of that, too.
@@ -70,7 +70,7 @@ def params_of(item: pytest.Item) -> dict[str, Guard]:
 @pytest.mark.timeout(WHOLE_S)  # the first has to wait for the run without mutants
 @pytest.mark.parametrize("guard", [pytest.param(guard, id=guard.name) for guard in GUARDS])
 def test_without_the_guard_a_test_fails(
-    guard: Guard, whole: Run, tmp_path: Path, record_property: Callable[[str, object], None]
+    guard: Guard, whole: Run, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """One of its killers, all of which pass with it; the mutated module is what they imported."""
     for killer in guard.killers:
@@ -84,4 +84,4 @@ def test_without_the_guard_a_test_fails(
     assert killer, f"it survives\n{done.output}"
     assert done.code == TESTS_FAILED
     assert not any(error in how for hows in done.failed.values() for how in hows for error in BROKEN), done.output
-    record_property(GUARD, (guard.name, guard.file, killer))
+    request.node.user_properties.append((GUARD, (guard.name, guard.file, killer)))
