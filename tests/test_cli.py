@@ -122,7 +122,7 @@ def test_an_hour_is_shown(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
             {"written", "rows", "files", "look_at", "next"},
             id="new",
         ),
-        pytest.param(["check"], {"problems", "tables"}, id="check"),
+        pytest.param(["check"], {"problems", "tables", "notes"}, id="check"),
         pytest.param(
             ["schema"],
             {"$schema", "title", "type", "additionalProperties", "required", "properties"},

@@ -20,7 +20,7 @@ class CheckFailedError(DataError):
 
     def __init__(self, check: str, message: str) -> None:
         """Say which check failed and why."""
-        super().__init__(f"{message}; the files were thrown away")
+        super().__init__(f"{message}. The hour stays as it was, and the files that were written for it are removed")
         self.check = check
 
 
@@ -68,8 +68,7 @@ def check_rows(spec: TableSpec, rows: int, rows_read: int | None, rejected: int,
     if rejected and rows_read == 0 and left == 0:  # None is not zero: what an engine did not count may be there
         raise CheckFailedError(
             ROWS,
-            f"{spec.name}: all {rejected} rows of the source were rejected; are `columns` and `hour` right? "
-            "The hour stays as it was",
+            f"{spec.name}: all {rejected} rows of the source were rejected: are `columns` and `hour` right?",
         )
     if rows_read and not rows:
         raise CheckFailedError(

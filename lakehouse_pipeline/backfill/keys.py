@@ -43,5 +43,9 @@ def check_keys(session: SparkSession, spec: TableSpec, written: Sequence[Written
         shown = "; ".join(
             f"{', '.join(f'{name} = {row[name]}' for name in spec.key)} ({row['_rows']} rows)" for row in twice
         )
-        raise CheckFailedError(KEYS, f"{spec.name}: the key is not unique: {shown}")
+        raise CheckFailedError(
+            KEYS,
+            f"{spec.name}: the key is not unique: {shown}; correct `key` in {spec.file}, or drop such rows in the "
+            "transform",
+        )
     return Check(KEYS, {"rows": sum(file.rows for file in written)})

@@ -7,7 +7,7 @@ is then not known, and they write nothing.
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import BinaryIO
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import LongType, StructField, StructType
+from pyspark.sql.types import ArrayType, LongType, StructField, StructType
 
 from lakehouse_pipeline.backfill.arrange import arranged, new_columns
 from lakehouse_pipeline.backfill.inputs import Aside, Counts
@@ -41,6 +41,8 @@ SHOWN_ROWS = 10
 SHOWN_REJECTS = 3
 
 _COUNTS = ("_rows", "_elsewhere")
+_MISSING = "_missing"  # counts by required column
+_COUNTED = ArrayType(LongType())
 _MICROSECONDS = 1_000_000  # of a second
 
 
@@ -58,6 +60,8 @@ class HourPreview:
         left: rows that were left to other hours; None as above.
         rejected: rows that would be kept as rejects; None where it is not known.
         elsewhere: rows of other hours behind the transform: a run would fail at the first.
+        missing: by required column, rows behind the transform that have no value there: a run would fail, too.
+        key: columns that tell rows apart: a run looks at that before its commit, a preview does not.
         rejects: some of the rejected rows: where they stand, and why.
         counted: what was read, left and rejected is known; it is not where tasks that run elsewhere have read.
     """
@@ -71,6 +75,8 @@ class HourPreview:
     left: int | None = 0
     rejected: int | None = 0
     elsewhere: int = 0
+    missing: Mapping[str, int] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
     rejects: tuple[str, ...] = ()
     counted: bool = True
 
@@ -109,12 +115,14 @@ def preview_hour(
             hour=hour,
             objects=len(inputs.source),
             columns=columns,
-            rows=tuple(found.drop_columns(list(_COUNTS)).slice(0, SHOWN_ROWS).to_pylist()),
+            rows=tuple(found.select([column.name for column in columns]).slice(0, SHOWN_ROWS).to_pylist()),
             rows_out=pc.sum(found["_rows"]).as_py() or 0,
             rows_read=counts.rows if counts else None,
             left=counts.left if counts else None,
             rejected=_rejected(aside, rejecting=rejecting) if counted else None,
             elsewhere=pc.sum(found["_elsewhere"]).as_py() or 0,
+            missing=_missing(found, [column.name for column in columns if column.required]),
+            key=spec.key,
             rejects=tuple(islice(_reasons(aside), SHOWN_REJECTS)) if rejecting else (),
             counted=counted,
         )
@@ -173,37 +181,49 @@ def _run(
         ended_with(session, f"preview-{plan.hour}"),
         arranged(session, spec, plan, files, columns=columns, aside=aside, buckets=buckets) as ready,
     ):
-        return _heads(ready.frame, spec.hour, plan.hour), ready.counts()
+        required = [column.name for column in columns if column.required]
+        return _heads(ready.frame, spec.hour, required, plan.hour), ready.counts()
 
 
-def _heads(frame: DataFrame, column: str, hour: HourWindow) -> pa.Table:
-    """Give the first rows of every task; the last of them says how many there were, and how many of other hours."""
+def _heads(frame: DataFrame, column: str, required: Sequence[str], hour: HourWindow) -> pa.Table:
+    """Give the first rows of every task; the last of them says how many there were, and how many a run would refuse."""
     start, end = (int(moment.timestamp()) * _MICROSECONDS for moment in (hour.start, hour.end))
 
     def head(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         kept: list[pa.RecordBatch] = []
         rows = elsewhere = 0
+        missing = [0] * len(required)
         for batch in batches:
             kept.append(batch.slice(0, max(SHOWN_ROWS - rows, 0)))
             rows += len(batch)
             instants = batch.column(column).cast(pa.int64())
-            inside = pc.and_(pc.greater_equal(instants, start), pc.less(instants, end))
-            elsewhere += len(batch) - (pc.sum(inside).as_py() or 0)
+            outside = pc.or_(pc.less(instants, start), pc.greater_equal(instants, end))
+            elsewhere += pc.sum(outside).as_py() or 0
+            missing = [count + batch.column(name).null_count for count, name in zip(missing, required, strict=True)]
         if rows:
-            yield _with_counts(kept, rows, elsewhere)
+            yield _with_counts(kept, rows, elsewhere, missing)
 
     rows = frame.drop(BUCKET)
     counts = [StructField(name, LongType()) for name in _COUNTS]
-    schema = StructType([*(StructField(each.name, each.dataType) for each in rows.schema.fields), *counts])
-    return map_in_arrow(rows, head, schema).toArrow()
+    fields = [StructField(each.name, each.dataType) for each in rows.schema.fields]
+    return map_in_arrow(rows, head, StructType([*fields, *counts, StructField(_MISSING, _COUNTED)])).toArrow()
 
 
-def _with_counts(batches: Sequence[pa.RecordBatch], rows: int, elsewhere: int) -> pa.RecordBatch:
+def _with_counts(
+    batches: Sequence[pa.RecordBatch], rows: int, elsewhere: int, missing: Sequence[int]
+) -> pa.RecordBatch:
     shown = pa.concat_batches(batches)
-    behind = pa.nulls(len(shown) - 1, pa.int64())
-    for name, count in zip(_COUNTS, (rows, elsewhere), strict=True):
-        shown = shown.append_column(name, pa.concat_arrays([behind, pa.array([count], pa.int64())]))
+    for name, count in zip((*_COUNTS, _MISSING), (rows, elsewhere, missing), strict=True):
+        kind = pa.list_(pa.int64()) if name == _MISSING else pa.int64()
+        column = pa.concat_arrays([pa.nulls(len(shown) - 1, kind), pa.array([count], kind)])
+        shown = shown.append_column(name, column)
     return shown
+
+
+def _missing(found: pa.Table, required: Sequence[str]) -> dict[str, int]:
+    """Sum up, by required column, the rows of all tasks that have no value there."""
+    told = [counts for counts in found[_MISSING].to_pylist() if counts is not None]
+    return {name: count for name, *each in zip(required, *told, strict=True) if (count := sum(each))}
 
 
 def _reasons(aside: Aside) -> Iterator[str]:

@@ -18,7 +18,13 @@ def preview_lines(preview: HourPreview, width: int) -> list[str]:
         lines += ["", *_drawn(preview, width)]
     lines += [f"rejected: {reason}" for reason in preview.rejects]
     if preview.elsewhere:
-        lines.append(f"{preview.elsewhere:,} rows behind the transform are of other hours: a run fails at the first")
+        lines.append(f"a run fails: {preview.elsewhere:,} rows behind the transform are of other hours")
+    for name, count in preview.missing.items():
+        lines.append(f"a run fails: {count:,} rows behind the transform without a value in {name}, which is required")
+    if preview.key:
+        lines.append(
+            f"not looked at: whether the key is unique ({', '.join(preview.key)}); a run does, before its commit"
+        )
     if not preview.counted:
         lines.append(
             "not known: rows that were read, left to other hours and rejected; this engine's tasks run elsewhere, "

@@ -4,9 +4,11 @@ What the files say by themselves is `config`'s. Nothing is written, and Spark do
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from lakehouse_pipeline.backfill.functions import load_function
+from lakehouse_pipeline.config.engine import kind_of_engine
 from lakehouse_pipeline.config.lakehouse import Lakehouse
 from lakehouse_pipeline.config.paths import render
 from lakehouse_pipeline.config.problems import KeyPath, Problem
@@ -33,12 +35,16 @@ def survey(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path],
     try:
         warehouse = Warehouse.open({**lakehouse.catalog, **none_yet}, patient=False)
     except LakehouseError as error:
-        return [read_document(lakehouse.file, shown(lakehouse.file)).problem(("catalog",), str(error))]
+        return [
+            read_document(lakehouse.file, shown(lakehouse.file)).problem(
+                ("catalog",), str(error).removeprefix("the catalog: ")
+            )
+        ]
     found = []
     for name in names:
         spec = lakehouse.spec(name)
         document = read_document(spec.file, shown(spec.file))
-        found += [_problem(document, spec, path, error) for path, error in _errors(spec, warehouse)]
+        found += [_problem(document, spec, path, error) for path, error in _errors(spec, warehouse, lakehouse.engine)]
     return sorted(found, key=lambda problem: (problem.file, problem.line))
 
 
@@ -55,18 +61,32 @@ def notes(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path], 
     ]
 
 
-def _errors(spec: TableSpec, warehouse: Warehouse) -> Iterator[tuple[KeyPath, LakehouseError]]:
-    looks: dict[KeyPath, Callable[[], object]] = {("table",): lambda: warehouse.table(spec)}
+def _errors(spec: TableSpec, warehouse: Warehouse, engine: str) -> Iterator[tuple[KeyPath, LakehouseError]]:
+    looks: list[tuple[KeyPath, Callable[[], object]]] = [
+        (("table",), lambda: _look_up(spec, warehouse)),
+        (("transform",), lambda: _check_on(engine, spec)),
+    ]
     if isinstance(function := spec.transform, FunctionTransform):
-        looks[("transform",)] = lambda: load_function(spec, function)
-    looks[("source", "path")] = lambda: _find(spec, spec.source, warehouse)
-    for join in spec.join:
-        looks[("join", join.name)] = lambda join=join: _find(spec, join, warehouse)  # type: ignore[misc]
-    for path, look in looks.items():
+        looks.append((("transform",), lambda: load_function(spec, function)))
+    looks.append((("source", "path"), lambda: _find(spec, spec.source, warehouse)))
+    looks += [(("join", join.name), partial(_find, spec, join, warehouse)) for join in spec.join]
+    for path, look in looks:
         try:
             look()
         except LakehouseError as error:
             yield path, error
+
+
+def _look_up(spec: TableSpec, warehouse: Warehouse) -> None:
+    if warehouse.table(spec) is None:
+        warehouse.check_place()
+
+
+def _check_on(engine: str, spec: TableSpec) -> None:
+    if spec.transform is not None and kind_of_engine(engine) != "local":
+        from lakehouse_pipeline.engines.capabilities import ENGINES, check_transform_on, engine_kind  # noqa: PLC0415  # starts with half a second of PySpark
+
+        check_transform_on(ENGINES[engine_kind(engine)], spec)
 
 
 def _find(spec: TableSpec, raw: RawFiles, warehouse: Warehouse) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lakehouse_pipeline.cli.common import CONFIGURATION, as_json, config, exits, load, quiet, say, shown
+from lakehouse_pipeline.cli.common import CONFIGURATION, FAILED, as_json, config, exits, load, quiet, say, shown
 from lakehouse_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _preview(lakehouse: "Lakehouse", table: str | None, hour: str, *, as_json: b
             session.close()
     told = {**asdict(preview), "hour": preview.hour.key, "columns": {item.name: item.type for item in preview.columns}}
     say(told, preview_lines(preview, get_terminal_size((WIDTH, 0)).columns), as_json=as_json)
-    return 0
+    return FAILED if preview.elsewhere or preview.missing else 0
 
 
 @click.command()

@@ -31,7 +31,7 @@ PRIMITIVES = (
 )
 MAX_PRECISION = 38  # Iceberg's spec, primitive types: decimal(P, S), "precision must be 38 or less"
 
-_RESERVED = frozenset({"_bucket", "_elsewhere", "_file", "_position", "_row", "_rows"})
+_RESERVED = frozenset({"_bucket", "_elsewhere", "_file", "_missing", "_position", "_row", "_rows"})
 
 _DECIMAL = re.compile(r"decimal\( *([0-9]{1,4}) *, *([0-9]{1,4}) *\)")
 _HEAD = re.compile(r"[A-Za-z_0-9]*")

@@ -177,7 +177,7 @@ def _show(table: HourlyTable, seconds: float, weather: Storm | None) -> None:
     for line in weather.told(table) if weather else ():
         _say(line)
     _say(
-        "\nNext:  make dev                   the same lakehouse in Dagster's page: 48 green hours, and 408 to backfill"
+        "\nNext:  make dev                   the same lakehouse in Dagster's page: 48 green hours of a year"
         "\n       make demo                  again: every hour is unchanged, and skipped"
         "\n       make demo ARGS=--storm     again, while S3 throttles and fails"
         f"\n       {FOLDER}/tables/flights.sql   change it, and `make demo` runs the hours again"

@@ -7,6 +7,7 @@ Linux sends the signal once the thread that started the script is gone; elsewher
 
 import ctypes
 import os
+import signal as signals
 import sys
 from collections.abc import Sequence
 from signal import Signals
@@ -25,6 +26,8 @@ def main(signal: int, parent: int, command: list[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal)
         if os.getppid() != parent:  # it ended before we asked
             sys.exit(1)
+    # A shell's background job ignores Ctrl-C, and so would the command and all that it starts, sent by whomever.
+    signals.signal(signals.SIGINT, signals.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606  # our own arguments
 
 

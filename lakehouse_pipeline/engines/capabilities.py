@@ -82,9 +82,13 @@ def check_transform(session: SparkSession, spec: TableSpec) -> None:
     Raises:
         ConfigurationError: names each difference, and the key that accepts it.
     """
+    check_transform_on(capabilities(session), spec)
+
+
+def check_transform_on(known: Capabilities, spec: TableSpec) -> None:
+    """Do the same for an engine of which no session has started; see `check_transform`."""
     if spec.transform is None:
         return
-    known = capabilities(session)
     unasked = {name: said for name, said in known.differs.items() if name not in spec.accepts}
     if unasked:
         raise ConfigurationError(

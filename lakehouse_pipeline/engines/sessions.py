@@ -122,11 +122,16 @@ def _classic(engine: str, name: str, *, local: bool) -> SparkSession:
 
 
 def _no_spark(engine: str, error: Exception) -> str:
-    said = str(error).strip().partition("\n")[0]
-    return (
-        f"Spark did not start on {engine} ({said}). It needs Java 17 or newer: install one "
-        "(Debian: apt-get install default-jre-headless) or point JAVA_HOME to it"
-    )
+    lines = [line.strip(" :.") for line in str(error).splitlines() if line.strip(" :.")]
+    if isinstance(error, FileNotFoundError) or "JAVA_GATEWAY_EXITED" in str(error):
+        needs = "a folder of Hadoop's settings in HADOOP_CONF_DIR, and " if engine == "yarn" else ""
+        return (
+            f"Spark did not start on {engine} ({lines[0]}). It needs {needs}Java 17 or newer: install one "
+            "(Debian: apt-get install default-jre-headless) or point JAVA_HOME to it"
+        )
+    # The first line says which call of ours failed, the second why.
+    said = lines[min(1, len(lines) - 1)] if isinstance(error, Py4JError) else lines[0]
+    return f"Spark did not start on {engine}: {said}. Is `engine` in lakehouse.yaml right, and does it run?"
 
 
 def _connected(engine: str) -> SparkSession:

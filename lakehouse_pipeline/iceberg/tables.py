@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import requests
 import sqlalchemy.exc
 from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     ForbiddenError,
     NamespaceAlreadyExistsError,
@@ -110,13 +111,27 @@ def load_table(catalog: Catalog, spec: TableSpec) -> Table | None:
     return table
 
 
+def check_place(catalog: Catalog) -> None:
+    """Find out whether a catalog knows where a new table goes: those in a database have to be told.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+    if isinstance(catalog, SqlCatalog) and not catalog.properties.get("warehouse"):
+        raise ConfigurationError(
+            "the catalog has no folder for a new table: write `warehouse` under `catalog` in lakehouse.yaml, "
+            "such as s3://lake/warehouse"
+        )
+
+
 def create_table(catalog: Catalog, spec: TableSpec, columns: tuple[Column, ...]) -> Table:
     """Create a spec's table, or load it where somebody was faster.
 
     Raises:
-        ConfigurationError: the table exists and is not the one that the spec describes.
+        ConfigurationError: the table exists and is not the one that the spec describes, or there is no folder for it.
         TransientError: the catalog cannot be reached.
     """
+    check_place(catalog)
     schema = schema_of(columns)
     described = {DESCRIPTION: spec.description} if spec.description else {}
 

@@ -9,7 +9,14 @@ from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.iceberg.changes import ChangePlan
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, store_of
-from lakehouse_pipeline.iceberg.tables import apply_spec, create_table, find_table, load_table, open_catalog
+from lakehouse_pipeline.iceberg.tables import (
+    apply_spec,
+    check_place,
+    create_table,
+    find_table,
+    load_table,
+    open_catalog,
+)
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from lakehouse_pipeline.object_store.settings import IMPATIENT
 
@@ -58,6 +65,10 @@ class Warehouse:
     def create(self, spec: TableSpec, columns: tuple[Column, ...]) -> HourlyTable:
         """Create a spec's table, or load it where somebody was faster."""
         return HourlyTable(self.catalog, create_table(self.catalog, spec, columns), spec.hour)
+
+    def check_place(self) -> None:
+        """See `tables.check_place`."""
+        check_place(self.catalog)
 
     def apply(self, spec: TableSpec, *, dry_run: bool) -> ChangePlan | None:
         """Bring a spec's table to the spec; gives what differed, None where there is no table. See `apply_spec`."""

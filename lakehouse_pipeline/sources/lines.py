@@ -175,7 +175,8 @@ def _read(text: BinaryIO, split: Split, offset: int) -> bytes:
         if split.compression is None or error.errno is not None:
             raise  # the store's, not the codec's
         what = "is truncated" if "Truncated" in str(error) else f"is damaged or no {split.compression} file ({error})"
-        raise DataError(f"{split.url} {what} after {offset:,} bytes of text: land it again") from error
+        where = f" after {offset:,} bytes of text" if offset else ""
+        raise DataError(f"{split.url} {what}{where}: land it again") from error
 
 
 def _checked_start(piece: bytes, split: Split) -> bytes:

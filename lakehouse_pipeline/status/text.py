@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lakehouse_pipeline.backfill.sealed import NeverCommittedError
+from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.hours import HourRange, HourWindow
 from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, TableStatus
 
@@ -87,7 +88,7 @@ def cause_lines(causes: Mapping[Cause, Sequence[HourWindow]]) -> list[str]:
     lines = []
     shown, others = most_frequent(causes)
     for (error, message), hours in shown:
-        said = " ".join(message.split())
+        said = _one_line(message)
         lines.append(f"  {len(hours):>3}  {error}: {said[:MOST_MESSAGE]}{'…' * (len(said) > MOST_MESSAGE)}")
         lines.append(f"       {hours_text(hours)}")
     return [*lines, f"  {sum(map(len, others)):>3}  of {len(others)} other causes"] if others else lines
@@ -99,6 +100,15 @@ def most_frequent(
     """Give the causes that are shown with their hours, and the hours of each other one."""
     ordered = list(causes.items())
     return ordered[:MOST_CAUSES], [hours for _, hours in ordered[MOST_CAUSES:]]
+
+
+def _one_line(message: str) -> str:
+    """Write lines behind each other, as sentences."""
+    said = ""
+    for line in message.splitlines():
+        if words := " ".join(line.split()):
+            said += f"{'' if not said else ' ' if said[-1] in ':.;,' else '; '}{words}"
+    return said
 
 
 def rejected_lines(rejected: Mapping[HourWindow, int]) -> list[str]:
@@ -125,6 +135,8 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
     landed = f"in snapshot {told.snapshot_id}" if told.snapshot_id else "which changed nothing"
     landed += f", at {told.committed_at:%Y-%m-%d %H:%M} UTC" if told.committed_at else ""
     ended = f": {told.error}: {told.message}" if told.error else ""
+    if told.state == "not requested" and told.hour.start > datetime.now(UTC):
+        return [f"{told.hour}: has not begun yet: hours are UTC, and it is {datetime.now(UTC):%Y-%m-%d %H:%M}."]
     before = " What an earlier attempt has committed is still in the table." if told.is_live else ""
     hopeless = told.error == NeverCommittedError.__name__
     waits = "never to be committed" if hopeless else "waiting for a commit"
@@ -148,14 +160,15 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
         "not requested": "not requested: no run has begun it.",
         "outside start...end": f"outside of the table's start and end: change them in the spec of {name} first.",
     }
+    changed = f"If its source, spec or transform has changed: {again}; in any case: {again} --force"
     now: Mapping[State, str] = {
-        "committed": f"To run it anyway: {again} --force",
-        "compacted": f"To run it anyway: {again} --force",
+        "committed": changed,
+        "compacted": changed,
         "running": f"To follow it: lakehouse status {name} --watch",
         "sealed": f"Now: {again}" if hopeless else commits,
         "interrupted": f"Now: {again}",
         "stalled": "Terminate the run on Dagster's page, or set backfill.hour_deadline; then: " + again,
-        "failed": f"Now: {again}",
+        "failed": f"Now: {again}" if told.error == TransientError.__name__ else f"Mend what it says; then: {again}",
         "no source": f"Land it; then: {again}",
         "cancelled": f"Now: {again}",
         "not requested": f"Now: {again}",

@@ -247,7 +247,7 @@ def test_bad_source_changes_nothing(
 @pytest.mark.parametrize(
     ("spoil", "kind", "said"),
     [
-        pytest.param(_null_in_required, DataError, ("column id", "1 of 2 rows", '"!"'), id="null"),
+        pytest.param(_null_in_required, DataError, ("column id", "1 at once", '"!"'), id="null"),
         pytest.param(_missing_source, NoSourceError, ("raw/2013/01/01/10*.jsonl", "missing: empty"), id="no source"),
         pytest.param(_missing_dimension, DataError, ("join sizes", "dims/sizes.parquet"), id="no dimension"),
         pytest.param(
@@ -256,7 +256,12 @@ def test_bad_source_changes_nothing(
             ("join.sizes", "dims/sizes.parquet", "`columns`"),
             id="empty dimension of unknown columns",
         ),
-        pytest.param(_duplicate_key, CheckFailedError, ("id = 7 (3 rows)", "thrown away"), id="duplicate key"),
+        pytest.param(
+            _duplicate_key,
+            CheckFailedError,
+            ("id = 7 (3 rows)", "correct `key`", "stays as it was"),
+            id="duplicate key",
+        ),
         pytest.param(_all_rows_lost, CheckFailedError, ("2 rows were read", "the transform left none"), id="lost rows"),
         pytest.param(
             _wrong_columns,

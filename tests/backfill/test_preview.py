@@ -63,6 +63,20 @@ def test_rows_of_other_hours(project: Project) -> None:
     assert _preview(project).elsewhere == 1
 
 
+def test_what_a_run_would_refuse_behind_the_transform(project: Project) -> None:
+    """Rows without a required value are counted; what only a run looks at is said."""
+    project.land(HOUR, [row(HOUR, 1), row(HOUR, 2), row(HOUR, 3)])
+    project.write("tables/none.sql", "SELECT at, CASE WHEN id > 1 THEN id END AS id, size FROM source WHERE id < 3")
+    project.describe({"transform": "none.sql", "columns": "{at: timestamptz!, id: long!, size: double}", "key": "[id]"})
+    preview = _preview(project)
+    assert (preview.rows_out, preview.elsewhere, preview.missing) == (2, 0, {"id": 1})
+    assert preview_lines(preview, 80)[-3:] == [
+        "a run fails: 1 rows behind the transform without a value in id, which is required",
+        "not looked at: whether the key is unique (id); a run does, before its commit",
+        "nothing was written",
+    ]
+
+
 def test_an_hour_without_objects_needs_no_engine(project: Project) -> None:
     """It is an hour without rows where the spec says so."""
     project.describe({"source": project.keys["source"].replace("}}", "}, missing: empty}")})

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse_pipeline.backfill.survey import survey
+from lakehouse_pipeline.errors import ConfigurationError
 from tests.projects import HOUR, Project, row
 
 
@@ -39,6 +40,33 @@ def test_an_hour_that_may_be_empty_needs_no_file(project: Project) -> None:
     """`missing: empty` says so."""
     project.describe({"source": project.keys["source"].replace("}}", "}, missing: empty}")})
     assert _survey(project) == []
+
+
+def test_a_table_needs_a_folder(project: Project) -> None:
+    """A catalog in a database does not know of one; a run says the same before it makes the table."""
+    project.describe({"start": HOUR})
+    project.land(HOUR, [row(HOUR, 1)])
+    file = project.folder / "lakehouse.yaml"
+    catalog = json.dumps({"type": "sql", "uri": "sqlite:///catalog.db"})
+    file.write_text(f"catalog: {catalog}\nengine: sail\n")
+    said = "the catalog has no folder for a new table: write `warehouse` under `catalog` in lakehouse.yaml"
+    [problem] = _survey(project)
+    assert problem.startswith(f"events.yaml:1: table: {said}")
+    with pytest.raises(ConfigurationError, match=said):
+        project.run()
+
+
+def test_what_an_engine_does_otherwise_is_said_before_a_run(project: Project) -> None:
+    """On the line of the transform."""
+    project.describe({"start": HOUR, "transform": "t.sql", "columns": "{at: timestamptz!, id: long!, size: double}"})
+    project.land(HOUR, [row(HOUR, 1)])
+    project.write("tables/t.sql", "SELECT * FROM source")
+    file = project.folder / "lakehouse.yaml"
+    file.write_text(file.read_text().replace("engine: local[2]", "engine: sail"))
+    [problem] = _survey(project)
+    assert problem.startswith("events.yaml:")
+    assert ": transform: on sail, " in problem
+    assert "write accepts: [integer_overflow]" in problem
 
 
 def test_a_table_that_differs(project: Project) -> None:

@@ -63,6 +63,21 @@ def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "needs Java 17 or newer: install one" in done.stdout
 
 
+def test_a_master_that_is_not_there_was_taken_for_missing_java() -> None:
+    """What Spark says of it is told, and which key to look at."""
+    code = (
+        "from lakehouse_pipeline.engines.sessions import open_session\n"
+        "from lakehouse_pipeline.errors import ConfigurationError\n"
+        "try:\n    open_session('spark://no host', 'none')\n"
+        "except ConfigurationError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Spark did not start on spark://no host: " in done.stdout
+    assert "Invalid master URL: spark://no host" in done.stdout
+    assert "Is `engine` in lakehouse.yaml right" in done.stdout
+    assert "Java 17" not in done.stdout
+
+
 @pytest.mark.parametrize(
     "address",
     [
