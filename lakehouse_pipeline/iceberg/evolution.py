@@ -146,7 +146,10 @@ def _bound_columns(metadata: TableMetadata) -> frozenset[str]:
 def _droppable(difference: Difference) -> Difference:
     if difference.change:
         return difference
-    drop = "or drop the table, which has never had a row, with its catalog's tools: the next run makes it anew"
+    drop = (
+        "or drop the table, which has never had a row, by hand (PyIceberg: catalog.drop_table(…)): "
+        "the next run makes it anew"
+    )
     return replace(difference, way_out=f"{difference.way_out}; {drop}")
 
 
@@ -168,7 +171,10 @@ def _field_differences(
     for name in (field.name for field in given if field.name not in names):
         yield Difference(
             f"{_said((*parent, name))} of the table is not in the spec",
-            way_out="add it to the spec's columns; dropping or renaming a column is left to you",
+            way_out=(
+                "add it to the spec's columns, or drop it by hand (PyIceberg: "
+                f"table.update_schema().delete_column({'.'.join((*parent, name))!r}).commit())"
+            ),
         )
 
 

@@ -217,7 +217,9 @@ def test_columns_are_replaced_while_a_commit_is_sent(catalog: Catalog) -> None:
     assert lake.rows() == {}
 
 
-ADD_IT = "add it to the spec's columns; dropping or renaming a column is left to you"
+ADD_IT = (
+    "add it to the spec's columns, or drop it by hand (PyIceberg: table.update_schema().delete_column('name').commit())"
+)
 
 
 def test_every_difference_is_shown_on_its_line(catalog: Catalog) -> None:
