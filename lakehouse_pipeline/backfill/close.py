@@ -5,7 +5,7 @@ late PUT out. Who may close what, and when, is decided above this module.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,7 +13,10 @@ from lakehouse_pipeline import events
 from lakehouse_pipeline.backfill.staging import remove_staged, staged_in
 from lakehouse_pipeline.errors import ConfigurationError, SafetyError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.iceberg.commit_writing import is_manifest_list
+from lakehouse_pipeline.iceberg.folders import folders_of
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.iceberg.manifests import live_paths
 from lakehouse_pipeline.ledger.hours import HourLedger
 from lakehouse_pipeline.ledger.leases import LEASE
 from lakehouse_pipeline.ledger.records import Attempt, Extent, Marker, Seal
@@ -131,12 +134,30 @@ def find_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -
     # By one spelling: somebody may have changed that of the table's location, and names are told by its layout.
     known = {SPELLINGS.name(url) for url in reached}
     named = [url for url in put.named if SPELLINGS.name(url) not in known]
-    found = [url for url in (*put.data, *put.metadata) if SPELLINGS.name(url) not in known]
+    metadata = [url for url in put.metadata if SPELLINGS.name(url) not in known]
+    found = [url for url in put.data if SPELLINGS.name(url) not in known]
+    if marker.landed and not seal:
+        # Snapshots that had them expired, maybe just now: without its manifests nobody finds the data any more.
+        found += _landed_data(table, hour, attempt, metadata)
+    found += metadata
     if not marker.landed and len(named) + len(found) == len(put.named) + len(put.data) + len(put.metadata):
         found += [item.url for item in files.list_objects(f"{table.ledger.rejects_url(hour, attempt.id)}/")]
     # Read by the attempt's own ETL and by nobody else: whatever became of it, they have done.
     staged = staged_in(table.catalogs_files, attempt.staging) if attempt.staging else ()
     return Left(tuple(named), tuple(found), put.extent, names.data_folder, tuple(staged))
+
+
+def _landed_data(table: HourlyTable, hour: HourWindow, attempt: Attempt, manifests: Iterable[str]) -> list[str]:
+    """Name the attempt's data files that manifests of its own tell of, and that the table does not reach any more."""
+    told, folders = set[str](), folders_of(table.table, SPELLINGS)
+    for url in manifests:
+        if not is_manifest_list(url):
+            with suppress(FileNotFoundError):  # whoever expired its snapshot has removed it meanwhile
+                told |= {path for path, _, _ in live_paths(table.files, url)}
+    own = [path for path in told if f"-{attempt.id}-" in path.rpartition("/")[2]]
+    reached = {SPELLINGS.name(path) for path in table.reached_files(hour, attempt.id)} if own else set()
+    gone = (path for path in own if SPELLINGS.name(path) not in reached)
+    return sorted(path for path in gone if SPELLINGS.one_contains(folders, path))
 
 
 def remove_left(table: HourlyTable, marker: Marker, *, seal: Seal | None = None) -> int:

@@ -20,6 +20,7 @@ from pyspark.sql.types import (
     DataType,
     DateType,
     MapType,
+    StringType,
     StructField,
     StructType,
     TimestampNTZType,
@@ -68,6 +69,8 @@ _BEYOND = {
     **dict.fromkeys(_FORMATS, _YEARS),
     "orc": f"a time before {_GREGORIAN} or after the year 9999, which ORC and Spark mean differently",
 }
+_IN_PLACE = "\ufffd"
+_NO_UTF_8 = "a character U+FFFD, which Spark puts in place of bytes that are no UTF-8"
 _GLOB = re.compile(r"([\\*?\[\]{}])")
 
 
@@ -231,6 +234,9 @@ def _rules(view: View, schema: StructType) -> list[tuple[Column, str]]:
         for field in wanted.fields
         if isinstance(field.dataType, DateType | TimestampType | TimestampNTZType)
     ]
+    if view.format == "csv":  # of JSON, Spark itself refuses it
+        texts = [field.name for field in wanted.fields if isinstance(field.dataType, StringType)]
+        rules += [(F.col(f"`{name}`").contains(_IN_PLACE), f'"{name}": {_NO_UTF_8}') for name in texts]
     if view.hour and view.hour.span_bounds:
         rules.append((~_between(view.hour, view.hour.span_bounds, schema), ""))
     return rules

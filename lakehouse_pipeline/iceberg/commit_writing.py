@@ -252,6 +252,11 @@ def manifest_list_url(provider: LocationProvider, batch: str) -> str:
     return provider.new_metadata_location(f"snap-{batch}.avro")
 
 
+def is_manifest_list(url: str) -> bool:
+    """Tell a commit's list from its manifests, by its name."""
+    return url.rpartition("/")[2].startswith("snap-")
+
+
 def remove_own(table: Table, paths: Sequence[str]) -> None:
     """Remove files of a commit that did not land and cannot; one that cannot be removed now is left."""
     for path in paths:

@@ -45,7 +45,7 @@ def reached(table: Table) -> set[str]:
         for manifest in snapshot.manifests(table.io):
             if manifest.manifest_path not in seen:
                 seen.add(manifest.manifest_path)
-                found.update(path for path, _, _ in live_paths(table.io, manifest))
+                found.update(path for path, _, _ in live_paths(table.io, manifest.manifest_path))
     return found | seen
 
 
@@ -222,7 +222,7 @@ class ReachedFiles:
             )
 
     def _read_manifest(self, io: FileIO, manifest: ManifestFile, owner: int) -> None:
-        rows = ((owner, path, SPELLINGS.name(path), *told) for path, *told in live_paths(io, manifest))
+        rows = ((owner, path, SPELLINGS.name(path), *told) for path, *told in live_paths(io, manifest.manifest_path))
         while some := list(islice(rows, ROWS_TOGETHER)):
             with self._writing():
                 self.database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", some)

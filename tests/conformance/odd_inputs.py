@@ -4,6 +4,7 @@ What our readers make of a file is the same wherever they run, so each kind of o
 is Spark's, and Sail's: there every cell that could differ stands.
 """
 
+import gzip
 import json
 import math
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.conformance.cases import AT, FILE, Case, Row, csv, jsonl, orc, parquet, table, through_sql
+from tests.conformance.cases import AT, FILE, SMALL_TABLE, Case, Row, csv, jsonl, orc, parquet, table, through_sql
 from tests.conformance.cases import CASES as COMMON
 
 UTC_US = pa.timestamp("us", "UTC")
@@ -101,6 +102,31 @@ _NAMES = {name: pa.array([1]) for name in ODD_NAMES}
 _NAMED = Case("odd_names", {f"{FILE}.parquet": parquet(table(_NAMES))}, rows=[{"id": 0, **dict.fromkeys(ODD_NAMES, 1)}])
 _HUGE = "x" * 3_000_000
 _BOM = Case("odd_bom", {f"{FILE}.csv": b"\xef\xbb\xbf" + csv("size", "1.5")}, "size: double", [{"id": 0, "size": 1.5}])
+_LATIN = Case(
+    "latin_1",
+    {f"{FILE}.csv": csv("s", "a", "b").replace(b"b\n", b"\xe9\n")},
+    "s: string",
+    error=r"10\.csv.*is no UTF-8",
+)
+_LATIN_JSON = Case(
+    "latin_1_json",
+    {f"{FILE}.jsonl": jsonl([{"s": "a"}, {"s": "b"}]).replace(b'"b"', b'"\xe9"')},
+    "s: string",
+    error=r"10\.jsonl.*is no UTF-8",
+)
+_TWICE = Case(
+    "key_twice_in_a_line",
+    {f"{FILE}.jsonl": jsonl([{"size": 1.5}]).replace(b"}", b', "size": 2.5}')},
+    "size: double",
+    error=r'10\.jsonl:1.*"size"',
+)
+_CUT = Case("cut_off_file", {f"{FILE}.parquet": parquet(SMALL_TABLE)[:-20]}, error=r"10\.parquet .*truncated")
+_CUT_CSV = Case(
+    "cut_off_csv",
+    {f"{FILE}.csv.gz": gzip.compress(csv("size", *["1.5"] * 99))[:-40]},
+    "size: double",
+    error=r"10\.csv\.gz.*truncated",
+)
 _LEAP = Case(
     "leap_second", {f"{FILE}.csv": csv("t", "2016-12-31T23:59:60Z")}, "t: timestamptz", error=r"10\.csv.*23:59:60"
 )
@@ -126,6 +152,16 @@ ODD = [
     _BOM,
     by_spark(_BOM),
     # What is no row.
+    _LATIN,
+    by_spark(replace(_LATIN, error=r'10\.csv "s": a character U\+FFFD, which Spark puts in place')),
+    _LATIN_JSON,
+    by_spark(replace(_LATIN_JSON, error=r"10\.jsonl: \[MALFORMED_RECORD")),
+    _TWICE,
+    by_spark(replace(_TWICE, rows=[{"id": 0, "size": 2.5}], error="")),  # as docs/configuration.md says
+    _CUT,
+    by_spark(_CUT),
+    _CUT_CSV,
+    by_spark(replace(_CUT_CSV, error=r"10\.csv\.gz: \[FAILED_READ_FILE")),
     _LEAP,
     by_spark(_LEAP),
     _YEAR,

@@ -3,9 +3,10 @@
 import pytest
 
 from lakehouse_pipeline import events
+from lakehouse_pipeline.backfill.close import remove_left
 from lakehouse_pipeline.iceberg.claims import Claim, claim, claims_in
-from lakehouse_pipeline.ledger.records import new_attempt_id
-from tests.backfill.hands import in_hand, opened, seal
+from lakehouse_pipeline.ledger.records import Marker, new_attempt_id
+from tests.backfill.hands import in_hand, opened, seal, sealed
 from tests.crashes.flows import bring_back, clean, expire, left_open, rewrite_manifests, run
 from tests.iceberg.conftest import catalog, lake
 from tests.iceberg.lake import ELEVEN, TEN, Lake
@@ -70,3 +71,34 @@ def test_a_claim_that_arrived_when_its_attempt_was_over_goes_with_the_next_attem
         claim(files, folder, Claim(replaces=("x",)))
     lake.now.withdraw_claims(TEN, list(claims)[1])
     assert {attempt for attempt, folder in claims.items() if claims_in(files, folder)} == {under_way}
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "in other manifests"])
+def test_the_second_pass_of_an_attempt_took_the_manifest_by_which_an_expiry_finds_its_files(
+    lake: Lake,
+    replaced: bool,  # noqa: FBT001  # a table's column
+) -> None:
+    """It came between the expiry's commit and its removal of files: the data was left for a sweep. Live data stays."""
+    run(lake, ELEVEN, [[7]])
+    hand = sealed(lake, TEN, [1])
+    with pytest.raises(KilledError), events.subscribed(killed_at("commit.sent")):
+        hand.commit()
+    hand = in_hand(lake, TEN)  # commits what another run has sealed, so that its closing looks for manifests, too
+    hand.resume()
+    attempt = hand.attempt
+    hand.commit()
+    seen = Marker(hour=TEN.key, attempt=attempt, closed=True, landed=True, sealed=True, epoch=attempt.epoch + 1)
+    if replaced:
+        run(lake, TEN, [[2]])
+    else:
+        rewrite_manifests(lake)
+
+    def second_pass(event: events.Event) -> None:
+        if event.name == "expiry.committed":
+            remove_left(lake.now, seen)
+
+    with events.subscribed(second_pass):
+        expire(lake)
+    assert [url for url in lake.unreached() if attempt.id in url] == []
+    assert lake.missing() == set()
+    assert lake.rows() == {TEN.key: [2 if replaced else 1], ELEVEN.key: [7]}

@@ -272,7 +272,7 @@ def test_paths_are_read_without_the_rest_of_an_entry(lake: Lake) -> None:
     """Those of live files, as PyIceberg's reader names them; DELETED ones are left out."""
     lake.append(events(TEN, [1]), events(ELEVEN, [2]))
     lake.put(TEN, [3])
-    found = [file for manifest in manifests(lake) for file in live_paths(lake.now.table.io, manifest)]
+    found = [file for manifest in manifests(lake) for file in live_paths(lake.now.table.io, manifest.manifest_path)]
     entries = [entry for entry in lake.entries() if entry.status.value != DELETED]
     files = [entry.data_file for entry in entries]
     live = [(file.file_path, file.content.value, file.file_size_in_bytes) for file in files]

@@ -237,13 +237,39 @@ OF_ATTEMPTS = (
         ("tests/backfill/test_claimed_files.py::test_a_record_that_comes_back_costs_the_table_nothing",),
     ),
     Guard(
+        "data of a landed attempt goes with the manifests that tell of it",
+        "backfill/close.py",
+        "        found += _landed_data(table, hour, attempt, metadata)\n",
+        "        pass\n",
+        (
+            (
+                "tests/crashes/test_found.py::"
+                "test_the_second_pass_of_an_attempt_took_the_manifest_by_which_an_expiry_finds_its_files"
+            ),
+        ),
+    ),
+    Guard(
+        "data of a landed attempt that the table reaches stays",
+        "backfill/close.py",
+        "    gone = (path for path in own if SPELLINGS.name(path) not in reached)\n",
+        "    gone = (path for path in own if path)\n",
+        (
+            (
+                "tests/crashes/test_found.py::"
+                "test_the_second_pass_of_an_attempt_took_the_manifest_by_which_an_expiry_finds_its_files"
+            ),
+        ),
+    ),
+    Guard(
         "what is reached is told by either spelling as an attempt is closed",
         "backfill/close.py",
         "    known = {SPELLINGS.name(url) for url in reached}\n"
         "    named = [url for url in put.named if SPELLINGS.name(url) not in known]\n"
-        "    found = [url for url in (*put.data, *put.metadata) if SPELLINGS.name(url) not in known]\n",
+        "    metadata = [url for url in put.metadata if SPELLINGS.name(url) not in known]\n"
+        "    found = [url for url in put.data if SPELLINGS.name(url) not in known]\n",
         "    named = [url for url in put.named if url not in reached]\n"
-        "    found = [url for url in (*put.data, *put.metadata) if url not in reached]\n",
+        "    metadata = [url for url in put.metadata if url not in reached]\n"
+        "    found = [url for url in put.data if url not in reached]\n",
         ("tests/maintenance/test_spellings.py::test_a_landed_attempt_is_told_by_either_spelling[of an earlier one]",),
     ),
     Guard(
