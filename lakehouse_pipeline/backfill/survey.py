@@ -79,7 +79,7 @@ def _errors(spec: TableSpec, warehouse: Warehouse, engine: str) -> Iterator[tupl
 
 def _look_up(spec: TableSpec, warehouse: Warehouse) -> None:
     if warehouse.table(spec) is None:
-        warehouse.check_place()
+        warehouse.check_place(spec)
 
 
 def _check_on(engine: str, spec: TableSpec) -> None:

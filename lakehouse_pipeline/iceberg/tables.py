@@ -16,6 +16,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     ForbiddenError,
     NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
     NoSuchTableError,
     OAuthError,
     RESTError,
@@ -111,13 +112,16 @@ def load_table(catalog: Catalog, spec: TableSpec) -> Table | None:
     return table
 
 
-def check_place(catalog: Catalog) -> None:
-    """Find out whether a catalog knows where a new table goes: those in a database have to be told.
+def check_place(catalog: Catalog, identifier: str) -> None:
+    """Find out whether a catalog knows where a new table goes: those in a database have to be told, or its namespace.
 
     Raises:
         ConfigurationError: it does not.
     """
     if isinstance(catalog, SqlCatalog) and not catalog.properties.get("warehouse"):
+        with suppress(NoSuchNamespaceError):
+            if catalog.load_namespace_properties(identifier.rpartition(".")[0]).get("location"):
+                return
         raise ConfigurationError(
             "the catalog has no folder for a new table: write `warehouse` under `catalog` in lakehouse.yaml, "
             "such as s3://lake/warehouse"
@@ -131,7 +135,7 @@ def create_table(catalog: Catalog, spec: TableSpec, columns: tuple[Column, ...])
         ConfigurationError: the table exists and is not the one that the spec describes, or there is no folder for it.
         TransientError: the catalog cannot be reached.
     """
-    check_place(catalog)
+    check_place(catalog, spec.table)
     schema = schema_of(columns)
     described = {DESCRIPTION: spec.description} if spec.description else {}
 

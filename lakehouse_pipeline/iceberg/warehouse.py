@@ -66,9 +66,9 @@ class Warehouse:
         """Create a spec's table, or load it where somebody was faster."""
         return HourlyTable(self.catalog, create_table(self.catalog, spec, columns), spec.hour)
 
-    def check_place(self) -> None:
-        """See `tables.check_place`."""
-        check_place(self.catalog)
+    def check_place(self, spec: TableSpec) -> None:
+        """Find out whether a spec's table has a place to be made in; see `tables.check_place`."""
+        check_place(self.catalog, spec.table)
 
     def apply(self, spec: TableSpec, *, dry_run: bool) -> ChangePlan | None:
         """Bring a spec's table to the spec; gives what differed, None where there is no table. See `apply_spec`."""

@@ -54,6 +54,8 @@ def test_a_table_needs_a_folder(project: Project) -> None:
     assert problem.startswith(f"events.yaml:1: table: {said}")
     with pytest.raises(ConfigurationError, match=said):
         project.run()
+    project.warehouse.catalog.create_namespace("lake", {"location": f"file://{project.folder}/there"})
+    assert _survey(project) == []
 
 
 def test_what_an_engine_does_otherwise_is_said_before_a_run(project: Project) -> None:
