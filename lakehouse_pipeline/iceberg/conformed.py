@@ -41,8 +41,9 @@ def _conformed(column: pa.Array, wanted: pa.Field, name: str, absent: int = 0) -
     nulls = column.null_count - absent
     if not wanted.nullable and nulls:
         raise DataError(
-            f"column {name} is required, but some rows have no value there ({nulls} at once): fill or filter them in "
-            'the transform, or, if it is not the one that says the hour, write the column without "!"'
+            f"column {name} is required, but {nulls} of {len(column) - absent} rows have no value (of those that were "
+            "looked at first): fill or filter them in the transform, or, if it is not the one that says the hour, "
+            'write the column without "!"'
         )
     if column.type != wanted.type or _requires(wanted.type):
         try:

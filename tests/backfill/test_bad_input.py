@@ -247,7 +247,7 @@ def test_bad_source_changes_nothing(
 @pytest.mark.parametrize(
     ("spoil", "kind", "said"),
     [
-        pytest.param(_null_in_required, DataError, ("column id", "1 at once", '"!"'), id="null"),
+        pytest.param(_null_in_required, DataError, ("column id", "1 of 2 rows", '"!"'), id="null"),
         pytest.param(_missing_source, NoSourceError, ("raw/2013/01/01/10*.jsonl", "missing: empty"), id="no source"),
         pytest.param(_missing_dimension, DataError, ("join sizes", "dims/sizes.parquet"), id="no dimension"),
         pytest.param(

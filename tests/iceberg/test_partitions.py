@@ -319,6 +319,7 @@ def test_a_failed_attempts_files_are_removed_by_name(
     lake.replace(sealed_by(lake, ELEVEN, []))
     kept = sealed_by(lake, TEN, [in_bucket(0, rows_of(30))])
     lake.replace(kept)
+    lake.now.ledger.mark(Marker(hour=TEN.key, attempt=attempt_of(kept)))  # else its claims are nobody's
     before = lake.stored("data") | lake.stored("metadata") | lake.stored("_lakehouse")
     sealed = sealed_by(lake, TEN, [in_bucket(bucket, rows_of(30)) for bucket in (0, 2)])
     lake.write(TEN, [in_bucket(2, rows_of(7))], sealed.attempt)  # a second try of the task, with other rows
@@ -403,6 +404,8 @@ def test_an_attempt_of_an_earlier_spec_is_removed(catalog: Catalog) -> None:
     second = lake.seal(TEN, range(9))
     with lake.now.table.update_spec() as update:
         update.add_field("name", IdentityTransform(), "name")
+    for sealed in (first, second):
+        lake.now.ledger.mark(Marker(hour=TEN.key, attempt=attempt_of(sealed)))
     for sealed in (first, second):
         marker = Marker(hour=TEN.key, attempt=attempt_of(sealed), closed=True)
         remove_left(lake.now, marker)

@@ -141,7 +141,7 @@ def test_tokens_are_asked_for_where_the_catalog_is(seaweed: SeaweedServer) -> No
     del properties["oauth2-server-uri"]
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        assert open_catalog(properties).list_namespaces() == []
+        open_catalog(properties).list_namespaces()
     assert "p4ssw0rd" not in str([str(each.message) for each in heard])
 
 

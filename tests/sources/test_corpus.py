@@ -354,7 +354,7 @@ def of_packed(form: str, text: bytes, codec: str) -> Iterator[tuple[str, Cell]]:
     nothing = "is empty: it has no header line" if form == "csv" else ""
     yield "0 bytes", Cell(b"", error=f"is empty, which no {codec} file is: land it again")
     yield "nothing packed", Cell(packed(codec, b""), error=nothing)
-    yield "truncated", Cell(body[:-3], error=f"is truncated after{again}")
+    yield "truncated", Cell(body[:-3], error="is truncated: land it again")
     yield "not packed", Cell(text, error=f"is damaged or no {codec} file{again}")
     yield "zeros", Cell(b"\0" * 100, error=f"is damaged or no {codec} file{again}")
     yield "zeros behind", Cell(body + b"\0" * 512, error=f"is damaged or no {codec} file{again}")
