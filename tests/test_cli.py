@@ -66,15 +66,13 @@ def test_from_a_raw_file_to_a_spec_without_a_problem(lake: Path) -> None:
 
 
 def test_check_makes_no_catalog(lake: Path) -> None:
-    """A mistyped path is said, and nothing lies there afterwards; a catalog that is there is not spoken of."""
+    """A mistyped path is said, and nothing lies there afterwards; one that is there is not spoken of."""
     run("new", "events", "--from", "raw/2024-01-31-05.csv")
     file = lake / "lakehouse.yaml"
     file.write_text(file.read_text().replace(".lakehouse/catalog.db", "mistyped/catalog.db"))
-    assert (
-        "  there is no catalog at mistyped/catalog.db yet: the first hour makes it" in run("check").output.splitlines()
-    )
+    assert "  there is no catalog at mistyped/catalog.db yet: the next command makes it\n" in run("check").output
     assert not (lake / "mistyped").exists()
-    assert run("backfill", "events", "2024-01-31-05:00").exit_code == 0
+    run("status", "events")
     assert "no catalog" not in run("check").output
 
 

@@ -56,7 +56,7 @@ def notes(lakehouse: Lakehouse, names: tuple[str, ...], shown: Callable[[Path], 
     if len(names) == 1:
         what = f"{names[0]} --hour {lakehouse.spec(names[0]).start}"
     return [
-        *([f"there is no catalog at {shown(file)} yet: the first hour makes it"] if file else []),
+        *([f"there is no catalog at {shown(file)} yet: the next command makes it"] if file else []),
         f"neither engine nor rows were looked at: lakehouse check {what} does",
     ]
 
