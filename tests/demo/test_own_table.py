@@ -149,6 +149,7 @@ def test_the_page_is_typed(tmp_path: Path, sail: SparkSession, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LAKEHOUSE_CONFIG", raising=False)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")  # of the terminal that the page was typed in
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     found = blocks_of(PAGE)
     assert set(SAID) <= set(found)
