@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import ArrayType, LongType, StructField, StructType
+from pyspark.sql.types import StructField, StructType
 
 from lakehouse_pipeline.backfill.arrange import arranged, new_columns
 from lakehouse_pipeline.backfill.inputs import Aside, Counts
@@ -29,6 +29,7 @@ from lakehouse_pipeline.engines.capabilities import capabilities
 from lakehouse_pipeline.engines.failures import translated
 from lakehouse_pipeline.engines.preflight import check_tasks
 from lakehouse_pipeline.engines.sessions import cores_of
+from lakehouse_pipeline.engines.spark_types import spark_schema
 from lakehouse_pipeline.engines.tasks import ended_with, map_in_arrow
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.data_files import BUCKET
@@ -40,9 +41,8 @@ from lakehouse_pipeline.object_store.objects import ObjectInfo
 SHOWN_ROWS = 10
 SHOWN_REJECTS = 3
 
-_COUNTS = ("_rows", "_elsewhere")
-_MISSING = "_missing"  # counts by required column
-_COUNTED = ArrayType(LongType())
+# Of the rows of a task; the last are counts by required column.
+_COUNTS = {"_rows": pa.int64(), "_elsewhere": pa.int64(), "_missing": pa.list_(pa.int64())}
 _MICROSECONDS = 1_000_000  # of a second
 
 
@@ -121,7 +121,7 @@ def preview_hour(
             left=counts.left if counts else None,
             rejected=_rejected(aside, rejecting=rejecting) if counted else None,
             elsewhere=pc.sum(found["_elsewhere"]).as_py() or 0,
-            missing=_missing(found, [column.name for column in columns if column.required]),
+            missing=_missing(found, _required(columns)),
             key=spec.key,
             rejects=tuple(islice(_reasons(aside), SHOWN_REJECTS)) if rejecting else (),
             counted=counted,
@@ -181,8 +181,11 @@ def _run(
         ended_with(session, f"preview-{plan.hour}"),
         arranged(session, spec, plan, files, columns=columns, aside=aside, buckets=buckets) as ready,
     ):
-        required = [column.name for column in columns if column.required]
-        return _heads(ready.frame, spec.hour, required, plan.hour), ready.counts()
+        return _heads(ready.frame, spec.hour, _required(columns), plan.hour), ready.counts()
+
+
+def _required(columns: Sequence[Column]) -> list[str]:
+    return [column.name for column in columns if column.required]
 
 
 def _heads(frame: DataFrame, column: str, required: Sequence[str], hour: HourWindow) -> pa.Table:
@@ -204,25 +207,24 @@ def _heads(frame: DataFrame, column: str, required: Sequence[str], hour: HourWin
             yield _with_counts(kept, rows, elsewhere, missing)
 
     rows = frame.drop(BUCKET)
-    counts = [StructField(name, LongType()) for name in _COUNTS]
     fields = [StructField(each.name, each.dataType) for each in rows.schema.fields]
-    return map_in_arrow(rows, head, StructType([*fields, *counts, StructField(_MISSING, _COUNTED)])).toArrow()
+    counts = spark_schema(pa.schema(list(_COUNTS.items()))).fields
+    return map_in_arrow(rows, head, StructType([*fields, *counts])).toArrow()
 
 
 def _with_counts(
     batches: Sequence[pa.RecordBatch], rows: int, elsewhere: int, missing: Sequence[int]
 ) -> pa.RecordBatch:
     shown = pa.concat_batches(batches)
-    for name, count in zip((*_COUNTS, _MISSING), (rows, elsewhere, missing), strict=True):
-        kind = pa.list_(pa.int64()) if name == _MISSING else pa.int64()
-        column = pa.concat_arrays([pa.nulls(len(shown) - 1, kind), pa.array([count], kind)])
-        shown = shown.append_column(name, column)
+    for (name, kind), count in zip(_COUNTS.items(), (rows, elsewhere, missing), strict=True):
+        behind = pa.nulls(len(shown) - 1, kind)
+        shown = shown.append_column(name, pa.concat_arrays([behind, pa.array([count], kind)]))
     return shown
 
 
 def _missing(found: pa.Table, required: Sequence[str]) -> dict[str, int]:
     """Sum up, by required column, the rows of all tasks that have no value there."""
-    told = [counts for counts in found[_MISSING].to_pylist() if counts is not None]
+    told = [counts for counts in found["_missing"].to_pylist() if counts is not None]
     return {name: count for name, *each in zip(required, *told, strict=True) if (count := sum(each))}
 
 

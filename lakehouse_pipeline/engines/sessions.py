@@ -122,7 +122,7 @@ def _classic(engine: str, name: str, *, local: bool) -> SparkSession:
 
 
 def _no_spark(engine: str, error: Exception) -> str:
-    lines = [line.strip(" :.") for line in str(error).splitlines() if line.strip(" :.")]
+    lines = [line.strip(" :.") for line in str(error).splitlines() if line.strip(" :.")] or [type(error).__name__]
     if isinstance(error, FileNotFoundError) or "JAVA_GATEWAY_EXITED" in str(error):
         needs = "a folder of Hadoop's settings in HADOOP_CONF_DIR, and " if engine == "yarn" else ""
         return (

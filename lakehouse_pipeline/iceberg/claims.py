@@ -110,18 +110,17 @@ def claims_in(files: LakehouseFileIO, folder: str) -> list[Claim]:
     return [said for said in found if said]
 
 
-def withdraw(files: LakehouseFileIO, folder: str, attempt: str, marked: Callable[[], Collection[str]]) -> None:
+def withdraw(files: LakehouseFileIO, prefix: str, attempt: str, marked: Callable[[], Collection[str]]) -> None:
     """Remove the claims of an attempt: its files are the table's, or gone.
 
     With them go those of attempts that are not marked: a request of theirs arrived when they were over.
 
     Args:
         files: the store.
-        folder: of all claims of the hour.
+        prefix: of all claims of the hour.
         attempt: whose claims go.
         marked: names the attempts of the hour that may claim; asked where others have claims.
     """
-    prefix = f"{folder}/"
     listed = [item.url for item in files.list_objects(prefix)]
     claimed = {url: url.removeprefix(prefix).partition("/")[0] for url in listed}
     others = set(claimed.values()) - {attempt}

@@ -260,13 +260,12 @@ class HourlyTable:
 
     def withdraw_claims(self, hour: HourWindow, attempt: str) -> None:
         """Remove what an attempt's writers said of their files: none is left."""
-        folder = self.ledger.claims_url(hour, attempt).removesuffix(f"/{attempt}")
 
         def under_way() -> set[str]:
             held = self.ledger.hour(hour).record.attempt  # whatever became of its marker
             return self.ledger.marks(hour) | ({held.id} if held else set())
 
-        withdraw(self.files, folder, attempt, under_way)
+        withdraw(self.files, self.ledger.claims_url(hour, ""), attempt, under_way)
 
     def replace(self, held: Sequence[HeldAttempt], *, before_send: BeforeSendOf) -> Outcomes:
         """Commit sealed attempts together: the hours' live files are then exactly those of their seals.

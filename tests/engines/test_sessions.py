@@ -50,32 +50,30 @@ def test_a_session_of_our_own_is_stopped() -> None:
     assert done.stdout == "None\n"
 
 
-def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Java the error says what to install."""
+def _said_of(engine: str) -> str:
+    """Give what is said of an engine that does not start, in a process of its own."""
     code = (
         "from lakehouse_pipeline.engines.sessions import open_session\n"
         "from lakehouse_pipeline.errors import ConfigurationError\n"
-        "try:\n    open_session('local[1]', 'none')\n"
+        f"try:\n    open_session({engine!r}, 'none')\n"
         "except ConfigurationError as error:\n    print(error)\n"
     )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Java the error says what to install."""
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "needs Java 17 or newer: install one" in done.stdout
+    assert "needs Java 17 or newer: install one" in _said_of("local[1]")
 
 
 def test_a_master_that_is_not_there_was_taken_for_missing_java() -> None:
     """What Spark says of it is told, and which key to look at."""
-    code = (
-        "from lakehouse_pipeline.engines.sessions import open_session\n"
-        "from lakehouse_pipeline.errors import ConfigurationError\n"
-        "try:\n    open_session('spark://no host', 'none')\n"
-        "except ConfigurationError as error:\n    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Spark did not start on spark://no host: " in done.stdout
-    assert "Invalid master URL: spark://no host" in done.stdout
-    assert "Is `engine` in lakehouse.yaml right" in done.stdout
-    assert "Java 17" not in done.stdout
+    said = _said_of("spark://no host")
+    assert "Spark did not start on spark://no host: " in said
+    assert "Invalid master URL: spark://no host" in said
+    assert "Is `engine` in lakehouse.yaml right" in said
+    assert "Java 17" not in said
 
 
 @pytest.mark.parametrize(
