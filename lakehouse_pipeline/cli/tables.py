@@ -13,7 +13,7 @@ from lakehouse_pipeline.cli.hours import found
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.maintenance.compaction import Compacted
-    from lakehouse_pipeline.maintenance.plan import CompactionPlan
+    from lakehouse_pipeline.maintenance.compaction_plan import CompactionPlan
 
 
 @click.command()

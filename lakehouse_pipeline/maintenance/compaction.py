@@ -21,7 +21,8 @@ from lakehouse_pipeline.iceberg.hourly import HourlyTable
 from lakehouse_pipeline.iceberg.manifests import DATA, POSITION_DELETES, LiveFile, digest
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.records import Attempt, Committed, Rewrite, new_attempt_id
-from lakehouse_pipeline.maintenance.plan import CompactionPlan, HourToCompact, Rules, dangling_beside, plan_compaction
+from lakehouse_pipeline.maintenance.compaction_plan import CompactionPlan, HourToCompact
+from lakehouse_pipeline.maintenance.plan import Rules, dangling_beside, plan_compaction
 from lakehouse_pipeline.maintenance.rewrite import GroupTask, Rewritten, rewrite_group
 from lakehouse_pipeline.maintenance.windows import windows
 from lakehouse_pipeline.object_store.side_by_side import side_by_side

@@ -157,7 +157,7 @@ def preview_expiry(table: HourlyTable, plan: ExpiryPlan) -> Expired:
     earlier = unfinished(table)
     if not plan.removal:
         return Expired(plan, finished=earlier)
-    with tempfile.TemporaryDirectory() as folder, ReachedFiles(Path(folder)) as reached:
+    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder, ReachedFiles(Path(folder)) as reached:
         left = replace(table, table=without(table.table, plan.removal))
         after, before = reached.collect(left.table), reached.collect(table.table)
         sorting = _Sorting.of(table)
@@ -285,7 +285,7 @@ class _Run:
     def _remove(self, base: HourlyTable) -> Files:
         now = self._now()
         gone, sorting = gone_since(base.table, now.table), _Sorting.of(now)
-        with tempfile.TemporaryDirectory() as folder, ReachedFiles(Path(folder)) as reached:
+        with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder, ReachedFiles(Path(folder)) as reached:
             after, before = reached.collect(now.table), reached.collect(base.table, in_part=True)
             ours = (file for file in reached.gone(before, after) if sorting.take(file))
             last = []

@@ -23,8 +23,8 @@ from lakehouse_pipeline.iceberg.data_files import BUCKET, WrittenFile, write_fil
 from lakehouse_pipeline.iceberg.rows import StoredTable
 from lakehouse_pipeline.iceberg.sorting import sorted_batches
 from lakehouse_pipeline.iceberg.write_target import WriteTarget
+from lakehouse_pipeline.maintenance.compaction_plan import FileGroup
 from lakehouse_pipeline.maintenance.merging import latest_by_key
-from lakehouse_pipeline.maintenance.plan import FileGroup
 from lakehouse_pipeline.maintenance.zorder import z_ordered
 from lakehouse_pipeline.object_store.counts import RequestCounts, counting
 

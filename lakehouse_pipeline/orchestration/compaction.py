@@ -12,8 +12,8 @@ from lakehouse_pipeline.iceberg.manifests import digest
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.ledger.leases import LeaseHeldError
 from lakehouse_pipeline.maintenance.compaction import Compacted, compact, look, tries_of, workers_of
+from lakehouse_pipeline.maintenance.compaction_plan import CompactionPlan
 from lakehouse_pipeline.maintenance.lease import maintaining
-from lakehouse_pipeline.maintenance.plan import CompactionPlan
 from lakehouse_pipeline.maintenance.windows import window_at
 from lakehouse_pipeline.orchestration.resources import OneSession, RunLog
 from lakehouse_pipeline.orchestration.upkeep import unmaintained

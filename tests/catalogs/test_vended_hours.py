@@ -1,19 +1,25 @@
 """Hours outlive their credentials: a catalog vends those of three seconds, and S3 refuses them from then on."""
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
+from pyspark.sql import SparkSession
 
+from lakehouse_pipeline.cli.main import main
 from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.object_store.file_io import LakehouseFileIO
 from tests.catalogs.vending import LIFE_S, ROLES, VendingProxy, VendingSeaweed
 from tests.iceberg.lake import TEN, Lake, events, in_bucket, sealed_by
 from tests.projects import HOUR, Project, row
+from tests.security.written import files_below, holding, objects_in
 
 GIVE_UP_S = 60.0
 SLOW = """\
@@ -92,6 +98,31 @@ def test_an_hour_on_spark_outlasts_its_credentials(proxy: VendingProxy, project:
     assert project.run().seal.rows == 10
     assert project.ids() == list(range(10))
     assert proxy.renewals >= 2
+
+
+def test_what_is_lent_is_written_nowhere(
+    proxy: VendingProxy,
+    vending_seaweed: VendingSeaweed,
+    project: Project,
+    sail: SparkSession,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither by a command, from DEBUG on, nor into the project's folder, nor beside the table's own files."""
+    project.write("dagster.yaml", (Path(__file__).parents[2] / "dagster.yaml").read_text())
+    project.write("lakehouse.yaml", f"catalog: {json.dumps(proxy.properties())}\nengine: sail\n")
+    project.describe({"table": f"n{uuid.uuid4().hex[:8]}.events"})
+    project.land(HOUR, [row(HOUR, number) for number in range(10)])
+    caplog.set_level(logging.DEBUG, "lakehouse_pipeline")
+    said = {}
+    for command in (("backfill", "events", HOUR), ("compact", "events"), ("status", "events", "--json")):
+        done = CliRunner().invoke(main, [*command, "-c", str(project.folder)])
+        assert done.exit_code == 0, done.output
+        said[command[0]] = f"{done.output}\n{done.stderr}".encode()
+    said["log"] = caplog.text.encode()
+    files = LakehouseFileIO(vending_seaweed.s3_properties())
+    places = {**said, **files_below(project.folder), **objects_in(files, [vending_seaweed.table_bucket])}
+    assert len(proxy.lent) > 2
+    assert holding({secret: secret for secret in proxy.lent}, places) == set()
 
 
 def test_a_role_is_taken_on(vending_seaweed: VendingSeaweed, monkeypatch: pytest.MonkeyPatch) -> None:

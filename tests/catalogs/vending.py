@@ -75,12 +75,14 @@ class VendingProxy:
     Attributes:
         renewals: requests to the endpoint so far.
         names_endpoint: whether loaded tables say where it is.
+        lent: secrets that the catalog has given for a table.
     """
 
     def __init__(self, seaweed: SeaweedServer) -> None:
         """Listen on a free port."""
         self.renewals = 0
         self.names_endpoint = True
+        self.lent: set[str] = set()
         self._seaweed = seaweed
         self._server = http.server.ThreadingHTTPServer((HOST, 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -112,6 +114,8 @@ class VendingProxy:
         if not said.ok or not said.content:
             return said.status_code, said.content
         told: dict[str, Any] = said.json()
+        for config in (told.get("config", {}), *(each["config"] for each in told.get("storage-credentials") or ())):
+            self.lent |= {config[name] for name in ("s3.secret-access-key", "s3.session-token") if name in config}
         if wanted != path:
             self.renewals += 1
             return 200, json.dumps({"storage-credentials": told["storage-credentials"]}).encode()

@@ -19,6 +19,7 @@ from tests.e2e.page import dagster_dev
 from tests.iceberg.lake import hours_after
 from tests.postgres import PostgresServer
 from tests.projects import Project, row
+from tests.security.written import files_below, holding
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "large-backfills.md"
@@ -90,6 +91,7 @@ def test_a_backfill_in_many_runs(served: Project, database: sa.Engine) -> None:
     assert _at_once([run for run in runs if run.table == "events"]) == 1
     assert _at_once(runs) <= 2
     assert served.ids() == list(range(12))
+    assert holding({"password": str(database.url.password)}, files_below(served.folder)) == set()
 
 
 def _keys(hours: Sequence[HourWindow]) -> list[str]:

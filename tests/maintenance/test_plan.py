@@ -13,7 +13,8 @@ from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.event_time import ANY, HourSpan
 from lakehouse_pipeline.iceberg.manifests import EQUALITY_DELETES, POSITION_DELETES, LiveFile
-from lakehouse_pipeline.maintenance.plan import CompactionPlan, FileGroup, Rules, plan_compaction
+from lakehouse_pipeline.maintenance.compaction_plan import CompactionPlan, FileGroup
+from lakehouse_pipeline.maintenance.plan import Rules, plan_compaction
 
 HOUR = HourWindow.from_key("2013-01-01-10:00")
 NEXT = HourWindow.from_key("2013-01-01-11:00")

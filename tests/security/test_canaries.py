@@ -55,7 +55,9 @@ SECRETS = {
     "CUSTOMER_KEY": "canary-customer-key-a7e5",
     "ENGINE_TOKEN": "canary-engine-token-13b8",
     "MISPLACED": "canary-in-a-key-of-another-kind-e2d4",
+    "WRONG_PROFILE": "canary-secret-of-a-profile-90ad",
 }
+CHAIN = {"s3.access-key-id": None, "s3.secret-access-key": None}  # what is left to boto3's chain
 
 GOOD = {
     "type": "rest",
@@ -92,6 +94,7 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], Mapping[str, str]]] = {
     "proxy": ({"s3.proxy-uri": f"http://user:${{PROXY_PASSWORD}}@{NOWHERE}"}, {}),
     "customer's key": ({"s3.sse.type": "custom", "s3.sse.key": "${CUSTOMER_KEY}"}, {}),
     "half of the keys": ({"s3.access-key-id": None}, {}),
+    "secret of a profile": ({**CHAIN, "s3.profile-name": "wrong"}, {}),
     "name of a property": ({"s3.secret-acess-key": "${MISPLACED}"}, {}),
     "number": ({"s3.connect-timeout": "${MISPLACED}"}, {}),
     "switch": ({"s3.anonymous": "${MISPLACED}"}, {}),
@@ -193,6 +196,9 @@ def _succeed(session: Session) -> None:
     session.run("abandon", "events", HOUR)
     session.run("restore", "events", "01ARZ3NDEKTSV4RRFFQ69G5FAV")
     session.runs("apply", "events", "--dry-run")
+    session.describe(CHAIN, {})
+    session.runs("backfill", "events", NEXT, "--force")
+    session.describe({}, {})
     lakehouse = str(session.folder / "lakehouse.yaml")
     told = {**session.environment, "DAGSTER_HOME": str(session.folder), "LAKEHOUSE_CONFIG": lakehouse}
     materialize = ["asset", "materialize", "-m", "lakehouse_pipeline.definitions", "--select", "events"]
@@ -220,7 +226,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
 def session(server: SeaweedServer, sail: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """Run everything once."""
     folder = tmp_path_factory.mktemp("project")
-    ends = {"CATALOG_URI": server.catalog_uri, "S3_ENDPOINT": server.endpoint, "NO_PROXY": ""}
+    profiles = tmp_path_factory.mktemp("home") / "credentials"
+    profiles.write_text(
+        "".join(
+            f"[{name}]\naws_access_key_id = lakehouse\naws_secret_access_key = {SECRETS[secret]}\n"
+            for name, secret in (("default", "S3_SECRET"), ("wrong", "WRONG_PROFILE"))
+        )
+    )
+    ends = {
+        "CATALOG_URI": server.catalog_uri,
+        "S3_ENDPOINT": server.endpoint,
+        "NO_PROXY": "",
+        "AWS_SHARED_CREDENTIALS_FILE": str(profiles),
+    }
     session = Session(folder, {**os.environ, **SECRETS, **ends})
     CliRunner().invoke(main, ["init", str(folder)])
     instance = folder / "dagster.yaml"
