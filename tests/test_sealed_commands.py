@@ -90,7 +90,7 @@ def test_missing_files_are_not_committed(sealed: Project, monkeypatch: pytest.Mo
 def test_an_abandoned_attempt_leaves_nothing(sealed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """First shown, then done: its files are gone, the record says why, and the hour runs again."""
     shown = command(sealed, "abandon", "--hour", HOUR, "--dry-run")
-    assert "with 2 rows in 1 files would be abandoned" in shown.output
+    assert "with 2 rows in 1 file would be abandoned" in shown.output
     assert sealed.record().state == "sealed"
     assert "is abandoned" in command(sealed, "abandon", "--hour", HOUR).output
     record = sealed.record()

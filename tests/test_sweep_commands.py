@@ -68,7 +68,7 @@ def test_from_a_look_to_the_end(lake: Lake) -> None:
     files = [orphan(lake, "x"), orphan(lake, "y")]
     looked = run("sweep", "events", "--dry-run")
     assert looked.exit_code == 0, looked.output
-    assert looked.output.startswith("events: 2 files of 0.000 MB of ")
+    assert looked.output.startswith("events: orphans: 2 files of 12 B, of ")
     assert f"  such as file://{files[0]}" in looked.output
     assert all(file.exists() for file in files)
 
@@ -79,20 +79,20 @@ def test_from_a_look_to_the_end(lake: Lake) -> None:
     assert not any(file.exists() for file in files)
 
     back = run("restore", "events", told["sweep"])
-    assert (back.exit_code, back.output) == (0, "events: 2 files of 0.000 MB are where they were\n")
+    assert (back.exit_code, back.output) == (0, "events: put back: 2 files of 12 B\n")
     assert [file.read_bytes() for file in files] == [b"orphan"] * 2
     for file in files:
         os.utime(file, (time.time() - WEEK_S,) * 2)
 
     again = run("sweep", "events")
-    assert "are in the quarantine; to undo it: lakehouse restore events " in again.output
+    assert "moved to the quarantine: 2 files of 12 B; to undo it: lakehouse restore events " in again.output
     kept = run("purge", "events", "--dry-run")
-    assert kept.output.startswith("events: 0 sweeps of 0.000 MB would be gone for good\n")
+    assert kept.output.startswith("events: would be gone for good: 0 sweeps of 0 B\n")
     assert "can still be undone: lakehouse restore events " in kept.output
     for record in Path(lake.now.location.removeprefix("file://")).rglob("sweep.json"):
         os.utime(record, (time.time() - WEEK_S,) * 2)
     purged = run("purge", "events")
-    assert purged.output.startswith("events: 2 sweeps of 0.000 MB are gone for good\n")
+    assert purged.output.startswith("events: gone for good: 2 sweeps of 12 B\n")
     assert not list(Path(lake.now.location.removeprefix("file://")).rglob("objects/*"))
 
 

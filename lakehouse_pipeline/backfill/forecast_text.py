@@ -13,7 +13,7 @@ from lakehouse_pipeline.errors import ConfigurationError
 from lakehouse_pipeline.planning import transfer_text
 from lakehouse_pipeline.planning.advice import PUT_DOLLARS
 from lakehouse_pipeline.planning.simulation import Simulation
-from lakehouse_pipeline.planning.units import show_bytes, show_dollars, show_seconds
+from lakehouse_pipeline.planning.units import show_bytes, show_count, show_dollars, show_seconds
 
 VERSION = 1
 HEADINGS = ("", "takes", "writes of data files", "503s", "share", "costs", "orphan bytes")
@@ -109,7 +109,7 @@ def recommendation(told: Forecast) -> str:
     advice = told.advice
     begin = f", the first of them begun {show_seconds(told.run.apart_s)} apart" if told.run.apart_s else ""
     return (
-        f"{_count(advice.in_flight, 'hour')} in flight{begin}; {advice.tries} tries within "
+        f"{show_count(advice.in_flight, 'hour')} in flight{begin}; {advice.tries} tries within "
         f"{show_seconds(advice.retry_s)} for a request; files of {show_bytes(told.run.file_size)}"
     )
 
@@ -120,7 +120,7 @@ def rows(told: Forecast) -> list[Row]:
     found = []
     for each in advice.settings:
         mark = " (recommended)" if each.in_flight == advice.in_flight else ""
-        found.append((f"{_count(each.in_flight, 'hour')} in flight{mark}", *_row(told, each.predicted)))
+        found.append((f"{show_count(each.in_flight, 'hour')} in flight{mark}", *_row(told, each.predicted)))
     if not told.on_s3:
         return found
     others = (
@@ -147,10 +147,10 @@ def _hour(told: Forecast) -> Iterator[str]:
     read = f", {show_bytes(told.source_bytes)} of source" if told.source_bytes else ""
     there = f"; {told.there} are in the table, unchanged" if told.there else ""
     there += f"; {told.sealed} wait for their commit" if told.sealed else ""
-    yield f"{told.table}: {_count(told.load.hours, 'hour')} to run{read}{there}"
+    yield f"{told.table}: {show_count(told.load.hours, 'hour')} to run{read}{there}"
     if told.missing:
         what = "which fail" if told.missing_fail else "which are empty"
-        yield f"{_count(len(told.missing), 'hour')} more without any object, {what}, the first {told.missing[0]}"
+        yield f"{show_count(len(told.missing), 'hour')} more without any object, {what}, the first {told.missing[0]}"
     said = {
         "bytes": show_bytes(told.load.bytes_),
         "files": f"{told.load.files:,}",
@@ -165,7 +165,7 @@ def _figures(told: Forecast) -> dict[str, Figure]:
 
 
 def _row(told: Forecast, found: Simulation) -> Row:
-    given_up = f", {_count(found.jobs_given_up, 'hour')} given up" if found.jobs_given_up else ""
+    given_up = f", {show_count(found.jobs_given_up, 'hour')} given up" if found.jobs_given_up else ""
     longer = "over " if found.jobs_done + found.jobs_given_up < told.load.hours else ""  # the simulation ended before
     return (
         f"{longer}{show_seconds(HOUR_S * found.hours)}{given_up}",
@@ -186,7 +186,3 @@ def _simulated(found: Simulation) -> dict[str, Any]:
 
 def _pipes(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lakehouse_pipeline.backfill.preview import HourPreview
+from lakehouse_pipeline.planning.units import show_count
 
 _CELL = 40  # characters of a value
 
@@ -40,8 +41,8 @@ def _counts(preview: HourPreview) -> str:
         "rejected": preview.rejected or None,
         "for the table": preview.rows_out,
     }
-    told = [f"{count:,} row{'s' * (count != 1)} {what}" for what, count in counts.items() if count is not None]
-    return ", ".join([f"{preview.objects:,} object{'s' * (preview.objects != 1)}", *told])
+    told = [f"{show_count(count, 'row')} {what}" for what, count in counts.items() if count is not None]
+    return ", ".join([show_count(preview.objects, "object"), *told])
 
 
 def _drawn(preview: HourPreview, width: int) -> list[str]:

@@ -39,9 +39,11 @@ def expire(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> 
 
 
 def _lines(table: str, told: "Expired", *, dry_run: bool) -> list[str]:
+    from lakehouse_pipeline.planning.units import show_count
+
     retention = told.plan.retention
     gone, kept = len(retention.expired), len(retention.kept)
-    first = f"{table}: {_count(gone, 'snapshot')} {'to expire' if dry_run else 'expired'}, {kept} kept"
+    first = f"{table}: {show_count(gone, 'snapshot')} {'to expire' if dry_run else 'expired'}, {kept} kept"
     lines = [first if gone else f"{table}: no snapshot is old enough to expire, {kept} kept"]
     lines += [f"  {ref}  {'to go' if dry_run else 'gone'}: too old" for ref in retention.refs_removed]
     lines += [
@@ -56,18 +58,16 @@ def _lines(table: str, told: "Expired", *, dry_run: bool) -> list[str]:
 
 
 def _file_lines(files: "Files", verb: str) -> list[str]:
-    return [
-        *(f"  {verb}: {_count(each.files, f'{each.kind} file')}{_size(each.bytes)}" for each in files.removed),
-        *(f"  left where they are: {_count(count, 'file')} {why}" for why, count in sorted(files.left.items())),
+    from lakehouse_pipeline.planning.units import show_bytes, show_count
+
+    removed = [
+        f"{show_count(each.files, f'{each.kind} file')}{f' of {show_bytes(each.bytes)}' if each.bytes else ''}"
+        for each in files.removed
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _size(size: int) -> str:
-    return f" of {size / 1e6:.3f} MB" if size else ""
+    return [
+        *(f"  {verb}: {told}" for told in removed),
+        *(f"  left where they are: {show_count(count, 'file')} {why}" for why, count in sorted(files.left.items())),
+    ]
 
 
 def _json(table: str, told: "Expired", *, dry_run: bool) -> dict[str, Any]:

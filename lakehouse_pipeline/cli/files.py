@@ -67,6 +67,7 @@ def new(table: str, path: str, config: Path | None, *, as_json: bool) -> None:
 def check(table: str | None, hour: str | None, config: Path | None, *, as_json: bool) -> int:
     """Find every problem of the files, and of what they name; with an hour, show ten of its rows."""
     from lakehouse_pipeline.config.problems import SpecError
+    from lakehouse_pipeline.planning.units import show_count
 
     try:
         lakehouse = load(config)
@@ -80,7 +81,7 @@ def check(table: str | None, hour: str | None, config: Path | None, *, as_json: 
         return CONFIGURATION
     say(
         {"problems": [], "tables": count, "notes": notes},
-        [f"{count} table{'s' * (count != 1)}: no problem was found", *(f"  {note}" for note in notes)],
+        [f"{show_count(count, 'table')}: no problem was found", *(f"  {note}" for note in notes)],
         as_json=as_json,
     )
     return 0

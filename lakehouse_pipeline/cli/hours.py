@@ -138,18 +138,18 @@ def _told(table: str, todo: "list[HourWindow]", ended: "Ended", after: "TableSta
 
 
 def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") -> list[str]:
+    from lakehouse_pipeline.planning.units import show_count
     from lakehouse_pipeline.status.text import cause_lines, group_causes, rejected_lines
 
     there, snapshots = len(ended.finished), told["snapshots"]
     done = f"{table}: {there} of {there + len(told['failed']) + len(told['missing'])} hours are there"
-    done += f" ({len(ended.committed)} committed in {snapshots} snapshot{'s' * (snapshots != 1)}, "
+    done += f" ({len(ended.committed)} committed in {show_count(snapshots, 'snapshot')}, "
     done += f"{there - len(ended.committed)} skipped)"
     lines = [f"{done}, {len(ended.failed)} failed" if ended.failed else done]
     lines += cause_lines(group_causes((hour, *said) for hour, said in ended.failed.items()))
     lines += rejected_lines({hour: each.seal.rejected for hour, each in ended.committed.items() if each.seal.rejected})
     if missing := len(told["missing"]):
-        count = f"{missing} hour{'s' * (missing != 1)}"
-        lines.append(f"  {count} did not come to an end: {'; '.join(ended.problems)}")
+        lines.append(f"  {show_count(missing, 'hour')} did not come to an end: {'; '.join(ended.problems)}")
     sealed = len(told["sealed"])
     if sealed and (ended.failed or ended.cancelled):
         lines.append(f"  {sealed} of them are sealed: their ETL does not run again")
@@ -270,13 +270,14 @@ def abandon(table: str, hour: str, config: Path | None, *, dry_run: bool, as_jso
     """Give a sealed attempt up: its files are removed, unless it turns out to be in the table."""
     from lakehouse_pipeline.backfill.sealed import abandon_sealed
     from lakehouse_pipeline.hours import HourWindow
+    from lakehouse_pipeline.planning.units import show_count
 
     found = find(load(config), table)
     told = abandon_sealed(found, lambda _run_id: False, HourWindow.from_key(hour), dry_run=dry_run)
     if told.committed:
         line = _sealed_line(told)
     else:
-        what = f"attempt {told.attempt} with {told.rows} rows in {told.files} files"
+        what = f"attempt {told.attempt} with {show_count(told.rows, 'row')} in {show_count(told.files, 'file')}"
         line = f"{told.hour}: {what} {'would be' if dry_run else 'is'} abandoned"
     say({"table": table, "dry_run": dry_run, **_sealed_json(told)}, [line], as_json=as_json)
 
@@ -297,10 +298,12 @@ def find(lakehouse: "Lakehouse", table: str) -> "HourlyTable":
 
 
 def _sealed_line(told: "SealedAttempt") -> str:
+    from lakehouse_pipeline.planning.units import show_count
+
     what = f"{told.hour}: attempt {told.attempt}"
     if told.error:
         return f"{what} is not committed: {type(told.error).__name__}: {told.error}"
-    return f"{what} is committed: {told.rows} rows, {told.files} files"
+    return f"{what} is committed: {show_count(told.rows, 'row')}, {show_count(told.files, 'file')}"
 
 
 def _sealed_json(told: "SealedAttempt") -> dict[str, Any]:

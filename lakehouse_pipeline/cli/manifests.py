@@ -36,11 +36,13 @@ def manifests(table: str, config: Path | None, *, dry_run: bool, as_json: bool) 
 
 
 def _plan_lines(table: str, plan: "ManifestPlan") -> list[str]:
+    from lakehouse_pipeline.planning.units import show_bytes, show_count
+
     if not plan.groups:
         return [f"{table}: all manifests are well placed ({plan.kept})"]
     first = (
-        f"{table}: {plan.manifests} manifests of {plan.bytes / 1e6:.3f} MB, with {plan.entries} entries, "
-        f"into about {plan.outputs}; {plan.kept} stay as they are"
+        f"{table}: {show_count(plan.manifests, 'manifest')} of {show_bytes(plan.bytes)}, with {plan.entries:,} "
+        f"entries, into about {plan.outputs}; {plan.kept} stay as they are"
     )
     return [first, *(f"  {len(group.manifests)} into about {group.outputs}: {group.why}" for group in plan.groups)]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lakehouse_pipeline.iceberg.hourly import HourlyTable
     from lakehouse_pipeline.maintenance.audit import Amount, AuditReport, SweepRules
     from lakehouse_pipeline.maintenance.lease import Held
+    from lakehouse_pipeline.maintenance.quarantine import Restored
     from lakehouse_pipeline.maintenance.sweep import Swept
 
 
@@ -106,7 +107,7 @@ def restore(table: str, sweep_id: str, config: Path | None, *, as_json: bool) ->
     loaded = find(load(config), table)
     with _held(loaded, "restore") as held:
         done = run(loaded, sweep_id, held)
-    lines = [f"{table}: {done.files} files of {done.bytes / 1e6:.3f} MB are where they were"]
+    lines = [f"{table}: put back: {_amount(done)}"]
     lines += [f"  left alone, since something else stands there: {url}" for url in done.there]
     lines += [f"  {done.gone} are in the quarantine no more"] if done.gone else []
     say({"table": table, "sweep": sweep_id, **asdict(done)}, lines, as_json=as_json)
@@ -121,13 +122,14 @@ def restore(table: str, sweep_id: str, config: Path | None, *, as_json: bool) ->
 def purge(table: str, config: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Remove from the quarantine for good what was moved there longer ago than `maintenance.quarantine_keep`."""
     from lakehouse_pipeline.maintenance.sweep import purge as run
+    from lakehouse_pipeline.planning.units import show_bytes, show_count
 
     lakehouse = load(config)
     loaded = find(lakehouse, table)
     with _held(loaded, "purge") as held:
         done = run(loaded, lakehouse.maintenance.quarantine_keep, held, dry_run=dry_run)
-    would = "would be" if dry_run else "are"
-    lines = [f"{table}: {len(done.sweeps)} sweeps of {done.bytes / 1e6:.3f} MB {would} gone for good"]
+    swept = f"{show_count(len(done.sweeps), 'sweep')} of {show_bytes(done.bytes)}"
+    lines = [f"{table}: {'would be ' if dry_run else ''}gone for good: {swept}"]
     lines += [f"  {sweep}" for sweep in done.sweeps]
     lines += [f"  {sweep} can still be undone: lakehouse restore {table} {sweep}" for sweep in done.kept]
     say({"table": table, "dry_run": dry_run, **asdict(done)}, lines, as_json=as_json)
@@ -141,7 +143,7 @@ def _held(table: "HourlyTable", doing: str) -> AbstractContextManager["Held"]:
 
 def _lines(table: str, done: "Swept", *, dry_run: bool) -> list[str]:
     report = done.report
-    first = f"{table}: {_amount(report.orphans)} of {_amount(report.listed)} are orphans"
+    first = f"{table}: orphans: {_amount(report.orphans)}, of {_amount(report.listed)}"
     lines = [first, *(f"  kept: {_amount(amount)} {why}" for why, amount in sorted(report.kept.items()))]
     if report.uploads or report.uploads_kept:
         lines.append(f"  {len(report.uploads)} open uploads are leaked, {report.uploads_kept} may go on")
@@ -150,14 +152,16 @@ def _lines(table: str, done: "Swept", *, dry_run: bool) -> list[str]:
         lines.append(f"  a sweep would be refused: {report.refused}")
     if not done.sweep:
         return lines
-    gone = f"{done.files} files of {done.bytes / 1e6:.3f} MB"
+    gone = _amount(done)
     if not done.quarantined:
-        return [*lines, f"  {gone} are deleted (sweep {done.sweep})"]
-    return [*lines, f"  {gone} are in the quarantine; to undo it: lakehouse restore {table} {done.sweep}"]
+        return [*lines, f"  deleted: {gone} (sweep {done.sweep})"]
+    return [*lines, f"  moved to the quarantine: {gone}; to undo it: lakehouse restore {table} {done.sweep}"]
 
 
-def _amount(amount: "Amount") -> str:
-    return f"{amount.files} files of {amount.bytes / 1e6:.3f} MB"
+def _amount(amount: "Amount | Swept | Restored") -> str:
+    from lakehouse_pipeline.planning.units import show_bytes, show_count
+
+    return f"{show_count(amount.files, 'file')} of {show_bytes(amount.bytes)}"
 
 
 def _json(done: "Swept") -> dict[str, Any]:

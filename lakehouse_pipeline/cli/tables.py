@@ -60,12 +60,14 @@ def _session(engine: str, ends: ExitStack) -> Any:
 
 
 def _plan_lines(table: str, plan: "CompactionPlan") -> list[str]:
+    from lakehouse_pipeline.planning.units import show_bytes, show_count, show_dollars, show_seconds
+
     size, outputs = sum(each.bytes for each in plan.hours), sum(each.outputs for each in plan.hours)
     files = sum(each.files for each in plan.hours)
-    count = f"{len(plan.hours)} hour{'s' * (len(plan.hours) != 1)}"
+    count = show_count(len(plan.hours), "hour")
     first = (
-        f"{table}: {count} to compact, {files} files of {size / 1e6:.1f} MB into about {outputs}; "
-        f"about {plan.seconds:.0f} s of one core, and {plan.dollars:.2f} $ of requests on S3"
+        f"{table}: {count} to compact, {show_count(files, 'file')} of {show_bytes(size)} into about {outputs:,}; "
+        f"about {show_seconds(plan.seconds)} of one core, and {show_dollars(plan.dollars)} of requests on S3"
     )
     lines = [first if plan.hours else f"{table}: no hour has files that are worth compacting"]
     lines += [f"  {each.hour}  {each}" for each in plan.hours]
@@ -73,11 +75,13 @@ def _plan_lines(table: str, plan: "CompactionPlan") -> list[str]:
 
 
 def _line(told: "Compacted") -> str:
+    from lakehouse_pipeline.planning.units import show_bytes, show_count
+
     if told.committed is None:
         return f"  {told.hour}  not compacted: {type(told.error).__name__}: {told.error}"
-    before = f"{told.files_before} files of {told.bytes_before / 1e6:.3f} MB"
+    before = f"{show_count(told.files_before, 'file')} of {show_bytes(told.bytes_before)}"
     how = ", ".join(strategy for strategy, _ in told.strategies) or "deletes of nothing removed"
-    after = f"{told.files} of {told.bytes / 1e6:.3f} MB"
+    after = f"{told.files:,} of {show_bytes(told.bytes)}"
     return f"  {told.hour}  {before} are {after} now ({how}), in snapshot {told.committed.snapshot_id}"
 
 

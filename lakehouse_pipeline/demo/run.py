@@ -28,6 +28,7 @@ from lakehouse_pipeline.hours import parse_range
 from lakehouse_pipeline.iceberg.hourly import HourlyTable, store_of
 from lakehouse_pipeline.iceberg.warehouse import Warehouse
 from lakehouse_pipeline.orchestration.in_process import run_job
+from lakehouse_pipeline.planning.units import show_bytes
 
 FOLDER = Path(".lakehouse/demo")
 RAW = "s3://raw"
@@ -65,7 +66,7 @@ def run_demo(*, storm: bool = False) -> None:
         started = time.monotonic()
         landed = land(store_of(lakehouse.catalog), RAW, LANDED_HOURS)
         _say(
-            f"Landed {landed.files} raw files ({landed.bytes / 1e6:.1f} MB, {landed.kept} were there already) of "
+            f"Landed {landed.files} raw files ({show_bytes(landed.bytes)}, {landed.kept} were there already) of "
             f"{len(LANDED_HOURS)} hours in {RAW} in {time.monotonic() - started:.1f} s."
         )
         log = FOLDER / "dagster.log"

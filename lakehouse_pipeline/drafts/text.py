@@ -15,6 +15,7 @@ from lakehouse_pipeline.config.types import Column
 from lakehouse_pipeline.drafts.spec import LISTED, Draft
 from lakehouse_pipeline.errors import SafetyError
 from lakehouse_pipeline.hours import HourWindow
+from lakehouse_pipeline.planning.units import show_count
 
 _TEXT_FORMATS = ("csv", "jsonl")
 _COMPUTED = "event_time"
@@ -178,7 +179,7 @@ def _computed(draft: Draft) -> str:
 
 
 def _fits(draft: Draft) -> str:
-    files = f"{draft.files:,} file{'s' * (draft.files != 1)} fit{'s' * (draft.files == 1)}"
+    files = f"{show_count(draft.files, 'file')} fit{'s' * (draft.files == 1)}"
     return f"{files}{'' if draft.listed_all else f' of the first {LISTED:,} names'}; the time is UTC"
 
 

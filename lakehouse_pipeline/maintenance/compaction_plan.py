@@ -11,6 +11,7 @@ from typing import Self
 from lakehouse_pipeline.config.compaction import Strategy
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg.manifests import LiveFile
+from lakehouse_pipeline.planning.units import show_count
 
 # Bytes on storage that one worker gets through in a second, measured (docs/performance.md), and what S3 asks for
 # requests in us-east-1 (https://aws.amazon.com/s3/pricing/): for a plan's estimates only.
@@ -90,7 +91,7 @@ class HourToCompact:
     def __str__(self) -> str:
         """Say what is done, how and why."""
         said = [f"{each.strategy} {each.why} into {each.outputs} ({each.reason})" for each in self.groups]
-        return "; ".join(said) or f"remove {len(self.dangling)} delete files that apply to nothing"
+        return "; ".join(said) or f"remove {show_count(len(self.dangling), 'delete file')} without effect"
 
 
 @dataclass(frozen=True)

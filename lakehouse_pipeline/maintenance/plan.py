@@ -20,6 +20,7 @@ from lakehouse_pipeline.iceberg.copied_files import packed
 from lakehouse_pipeline.iceberg.deletes import DeleteIndex, Place
 from lakehouse_pipeline.iceberg.manifests import DATA, POSITION_DELETES, LiveFile
 from lakehouse_pipeline.maintenance.compaction_plan import CompactionPlan, FileGroup, HourToCompact
+from lakehouse_pipeline.planning.units import show_bytes, show_count
 
 LEAST, MOST = 0.75, 1.8  # of the target
 
@@ -151,11 +152,12 @@ def _by_hour(files: Iterable[LiveFile]) -> tuple[Mapping[HourWindow, list[LiveFi
 
 def _seen(files: Sequence[LiveFile], hours: int, rules: Rules) -> str:
     data = [file for file in files if file.content == DATA]
+    deletes = show_count(len(files) - len(data), "delete file")
     small = sum(file.bytes < rules.min_bytes for file in data)
-    size = sum(file.bytes for file in data) / max(1, len(data)) / 1e6
+    size = sum(file.bytes for file in data) / max(1, len(data))
     return (
-        f"{hours} hour{'s' * (hours != 1)} with {len(data)} files of {size:.1f} MB on average, {small} of them below "
-        f"{rules.min_bytes / 1e6:.1f} MB, and {len(files) - len(data)} delete files"
+        f"{show_count(hours, 'hour')} with {show_count(len(data), 'file')} of {show_bytes(size)} on average, "
+        f"{small:,} of them below {show_bytes(rules.min_bytes)}, and {deletes}"
     )
 
 
@@ -259,10 +261,10 @@ def _group(pack: list[_Candidate], rules: Rules) -> FileGroup:
     files = tuple(each.file for each in pack)
     deletes = {file.path: file for each in pack for file in each.deletes}
     total = sum(file.bytes for file in files)
-    said = [f"{len(files)} {'file' if len(files) == 1 else 'files'} of {total / len(files) / 1e6:.3f} MB on average"]
+    said = [f"{show_count(len(files), 'file')} of {show_bytes(total / len(files))} on average"]
     if deletes:
         gone = sum(each.deleted for each in pack)
-        said.append(f"{len(deletes)} delete {'file' if len(deletes) == 1 else 'files'} of about {gone:.0f} rows")
+        said.append(f"{show_count(len(deletes), 'delete file')} of about {gone:.0f} rows")
     if any(each.why == "order" for each in pack):
         said.append("not in the table's order")
     strategy, reason = _strategy(files, bool(deletes), rules)
@@ -277,7 +279,7 @@ def _strategy(files: Sequence[LiveFile], has_deletes: bool, rules: Rules) -> tup
         return wanted, "as the spec has it"
     obstacle = _not_copied(files, has_deletes, rules)
     if not obstacle:
-        return "copy", f"row groups have {_row_group_bytes(files) / 1e6:.1f} MB on average"
+        return "copy", f"row groups have {show_bytes(_row_group_bytes(files))} on average"
     return ("sort", "the table is sorted") if rules.sort_order_id else ("rewrite", obstacle)
 
 
@@ -297,7 +299,7 @@ def _not_copied(files: Sequence[LiveFile], has_deletes: bool, rules: Rules) -> s
     if any(sum(file.bytes for file in pack) < rules.min_bytes for pack in packs):
         return "whole files do not fit together"
     size, least = _row_group_bytes(files), rules.settings.copy_row_groups
-    return f"row groups have {size / 1e6:.1f} MB on average, less than {least / 1e6:.1f} MB" if size < least else ""
+    return f"row groups have {show_bytes(size)} on average, less than {show_bytes(least)}" if size < least else ""
 
 
 def _row_group_bytes(files: Sequence[LiveFile]) -> float:

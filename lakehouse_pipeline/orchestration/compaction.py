@@ -96,7 +96,7 @@ def compaction_sensor(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.Sen
         if not plan.hours:
             left = "".join(f"; {hour} {why}" for hour, why in list(plan.left.items())[:3])
             of = f" from {window[0]} to {window[-1]}" if window else ""
-            said = f"no hour{of} has files that are worth compacting: there are {plan.seen}{left}"
+            said = f"no hour{of} has files that are worth compacting: {plan.seen}{left}"
             return dg.SensorResult(skip_reason=said, cursor=cursor)
         # The same files are asked for once, and again after a try of theirs that came to nothing.
         tries = tries_of(table, plan)

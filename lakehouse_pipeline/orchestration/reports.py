@@ -6,6 +6,7 @@ import dagster as dg
 
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.ledger.records import Committed, Seal
+from lakehouse_pipeline.planning.units import show_bytes, show_count
 
 if TYPE_CHECKING:
     from lakehouse_pipeline.backfill.hour_result import HourResult
@@ -39,7 +40,8 @@ def line_of(result: "HourResult") -> str:
     seal = result.seal
     if result.step == "skip":
         return f"skipped: {result.why}"
-    return f"committed: {seal.rows} rows, {seal.files} files, {seal.bytes} bytes, {result.seconds}"
+    rows, files = show_count(seal.rows, "row"), show_count(seal.files, "file")
+    return f"committed: {rows}, {files}, {show_bytes(seal.bytes)}, {result.seconds}"
 
 
 def _materialization(

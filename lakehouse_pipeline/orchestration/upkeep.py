@@ -24,6 +24,7 @@ from lakehouse_pipeline.maintenance import expiry, manifests, sweep
 from lakehouse_pipeline.maintenance.audit import Amount, SweepRules
 from lakehouse_pipeline.maintenance.lease import Held, at_work, maintaining
 from lakehouse_pipeline.orchestration.resources import RunLog
+from lakehouse_pipeline.planning.units import show_bytes, show_count
 
 LOOK_EVERY_S = 600
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -194,7 +195,8 @@ def _look_for_orphans(_: Lakehouse, table: HourlyTable) -> Seen:
     if last is None:
         return Seen("the folders were never audited", "first")
     return Seen(
-        f"the audit of {last.as_of:%Y-%m-%d %H:%M} UTC left {last.orphans} orphans of {last.orphan_bytes / 1e6:.1f} MB",
+        f"the audit of {last.as_of:%Y-%m-%d %H:%M} UTC left "
+        f"{show_count(last.orphans, 'orphan')} of {show_bytes(last.orphan_bytes)}",
         last.as_of.isoformat(),
     )
 
@@ -225,7 +227,7 @@ def _sweep(at: AtTable) -> Mapping[str, Any]:
 
 
 def _said(amount: Amount) -> str:
-    return f"{amount.files} files, {amount.bytes} bytes"
+    return f"{show_count(amount.files, 'file')}, {show_bytes(amount.bytes)}"
 
 
 def _look_for_snapshots(lakehouse: Lakehouse, table: HourlyTable) -> Seen:

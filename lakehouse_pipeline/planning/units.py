@@ -1,4 +1,4 @@
-"""Bytes, bits, seconds and dollars: the one place where one is made of another, or of text, or text of it.
+"""Bytes, bits, seconds, dollars and counts: the one place where one is made of another, or of text, or text of it.
 
 KB to EB are powers of 1,000 and KiB to EiB of 1,024; `b` is a bit and `B` a byte.
 """
@@ -120,6 +120,11 @@ def read_dollars_each(value: object) -> float:
 def show_bytes(size: float) -> str:
     """Write bytes in the largest decimal unit that leaves no less than one."""
     return _shown(size, {"B": 1, **_DECIMAL})
+
+
+def show_count(number: int, noun: str) -> str:
+    """Write how many there are of something whose plural ends in s."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def show_rate(bits_per_second: float) -> str:

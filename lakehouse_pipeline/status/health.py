@@ -10,6 +10,7 @@ from lakehouse_pipeline.config.health import HealthSettings
 from lakehouse_pipeline.config.table import TableSpec
 from lakehouse_pipeline.errors import LakehouseError
 from lakehouse_pipeline.iceberg.hourly import HourlyTable
+from lakehouse_pipeline.planning.units import show_bytes, show_count
 from lakehouse_pipeline.status.picture import State, TableStatus, TableWatch, hours_of
 from lakehouse_pipeline.status.text import hours_text, span_text
 from lakehouse_pipeline.status.upkeep import Upkeep, measure
@@ -103,8 +104,8 @@ def health_of(
     ]
     if orphans is not None:
         more = f" of {orphans.attempts}" if orphans.measured < orphans.attempts else ""
-        of = f"{orphans.files} files of {orphans.measured}{more} attempts"
-        findings.append(_finding("orphan_bytes", orphans.bytes, settings.orphan_bytes, _megabytes, of))
+        of = f"{show_count(orphans.files, 'file')} of {orphans.measured}{more} attempts"
+        findings.append(_finding("orphan_bytes", orphans.bytes, settings.orphan_bytes, show_bytes, of))
     if spec.freshness:
         age = _age_of_newest(spec, status)
         findings.append(_finding("freshness", age.total_seconds(), spec.freshness.total_seconds(), _seconds))
@@ -115,9 +116,9 @@ def health_of_whole(spec: TableSpec, settings: HealthSettings, upkeep: Upkeep) -
     """Hold what there is to do about a table as a whole against the thresholds."""
     share = upkeep.small / upkeep.files if upkeep.files else 0.0
     audit = upkeep.audit
-    audited = f"{audit.orphans} files, by the audit of {audit.as_of:%Y-%m-%d %H:%M} UTC" if audit else ""
+    audited = f"{show_count(audit.orphans, 'file')}, by the audit of {audit.as_of:%Y-%m-%d %H:%M} UTC" if audit else ""
     small = f"{upkeep.small} of the {upkeep.files} data files of the newest manifests"
-    orphans = _finding("swept_bytes", audit.orphan_bytes if audit else 0, settings.swept_bytes, _megabytes, audited)
+    orphans = _finding("swept_bytes", audit.orphan_bytes if audit else 0, settings.swept_bytes, show_bytes, audited)
     if audit is None:
         orphans = replace(orphans, said="never audited: lakehouse sweep --dry-run looks")
     findings = [
@@ -126,7 +127,7 @@ def health_of_whole(spec: TableSpec, settings: HealthSettings, upkeep: Upkeep) -
         _finding("manifests", upkeep.manifests, settings.manifests, _count),
         _finding("snapshots", upkeep.snapshots, settings.snapshots, _count),
         orphans,
-        _finding("quarantine_bytes", upkeep.quarantine_bytes, settings.quarantine_bytes, _megabytes),
+        _finding("quarantine_bytes", upkeep.quarantine_bytes, settings.quarantine_bytes, show_bytes),
         _finding("open_uploads", upkeep.uploads, settings.open_uploads, _count),
     ]
     return _with_remedies(spec, findings)
@@ -214,7 +215,3 @@ def _count(value: float) -> str:
 
 def _per_cent(value: float) -> str:
     return f"{value:.1%}"
-
-
-def _megabytes(value: float) -> str:
-    return f"{value / 1e6:.1f} MB"

@@ -8,6 +8,7 @@ from typing import Any
 from lakehouse_pipeline.backfill.sealed import NeverCommittedError
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.hours import HourRange, HourWindow
+from lakehouse_pipeline.planning.units import show_bytes, show_count
 from lakehouse_pipeline.status.picture import UNFINISHED, HourStatus, State, TableStatus
 
 MARKS: Mapping[State, str] = {
@@ -36,7 +37,7 @@ Cause = tuple[str, str]  # an error's class, and what it said
 
 def status_lines(status: TableStatus) -> list[str]:
     """Draw a table: what there is, a day a line, and what went wrong."""
-    hours = f"{len(status.hours)} hours" if len(status.hours) != 1 else "1 hour"
+    hours = show_count(len(status.hours), "hour")
     counts = " · ".join(f"{count} {state}" for state, count in status.counts.items())
     lines = [f"{status.name} ({status.table}), as of {status.as_of:%Y-%m-%d %H:%M:%S} UTC: {hours}, {counts}"]
     lines += _days(status)
@@ -62,7 +63,7 @@ def _days(status: TableStatus) -> list[str]:
     lines = [f"  {'  '.join(f'{MARKS[state]} {state}' for state in used)}"]
     lines += [f"  {day}  {''.join(row[:12])} {''.join(row[12:])}" for day, row in shown.items()]
     left = len(days) - len(shown)
-    return [*lines, f"  and {left} more day{'s' * (left != 1)}"] if left else lines
+    return [*lines, f"  and {show_count(left, 'more day')}"] if left else lines
 
 
 def causes_of(status: TableStatus) -> dict[Cause, list[HourWindow]]:
@@ -115,8 +116,8 @@ def rejected_lines(rejected: Mapping[HourWindow, int]) -> list[str]:
     """Say how many rows were put aside, and of which hours; nothing of none."""
     if not rejected:
         return []
-    count = f"{len(rejected)} hour{'s' * (len(rejected) != 1)}"
-    return [f"  rows rejected: {sum(rejected.values())}, of {count}", f"       {hours_text(sorted(rejected))}"]
+    count = show_count(len(rejected), "hour")
+    return [f"  rows rejected: {sum(rejected.values()):,}, of {count}", f"       {hours_text(sorted(rejected))}"]
 
 
 def hours_text(hours: Sequence[HourWindow]) -> str:
@@ -128,8 +129,9 @@ def hours_text(hours: Sequence[HourWindow]) -> str:
 def why_lines(name: str, told: HourStatus) -> list[str]:
     """Say why an hour is as it is, and what to type next."""
     attempt = f"attempt {told.attempt}"
-    rejected = f", and rejected {told.rejected} (lakehouse check {name} --hour {told.hour} shows some)"
-    wrote = f"{told.rows} rows in {told.files} files, {told.bytes / 1e6:.1f} MB{rejected if told.rejected else ''}"
+    rejected = f", and rejected {told.rejected:,} (lakehouse check {name} --hour {told.hour} shows some)"
+    wrote = f"{show_count(told.rows, 'row')} in {show_count(told.files, 'file')}, {show_bytes(told.bytes)}"
+    wrote += rejected if told.rejected else ""
     again = f"lakehouse backfill {name} {told.hour}"
     ago = f"{span_text(told.age)} ago"
     landed = f"in snapshot {told.snapshot_id}" if told.snapshot_id else "which changed nothing"

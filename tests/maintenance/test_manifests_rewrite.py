@@ -482,8 +482,8 @@ def test_the_command(project: Project) -> None:
         project.land(hour.key, [row(hour.key, 1)])
         project.run(hour.key)
     first, group = typed("--dry-run").splitlines()
-    assert first.startswith("events: 3 manifests of 0.0")
-    assert first.endswith("MB, with 3 entries, into about 1; 0 stay as they are")
+    assert first.startswith("events: 3 manifests of 1")
+    assert first.endswith(" KB, with 3 entries, into about 1; 0 stay as they are")
     assert group == "  3 into about 1: 1 would do"
     assert answered("--dry-run") == {
         "table": "events",

@@ -194,7 +194,7 @@ def test_deletes_come_with_their_files() -> None:
     shared, own = position_deletes("shared", 60), position_deletes("own", 3, "f0")
     (group,) = groups_of([*files_of(100, 100), everywhere, shared, own, position_deletes("not", 1, "f9")])
     assert {each.path for each in group.deletes} == {"everywhere", "shared", "own"}
-    assert "2 files of 0.000 MB on average and 3 delete files of about" in group.why
+    assert "2 files of 100 B on average and 3 delete files of about" in group.why
     assert (group.strategy, group.reason) == ("rewrite", "rows are deleted")
 
 
@@ -343,7 +343,7 @@ def test_files_of_several_hours_are_nobodys() -> None:
     """They are no hour's to rewrite."""
     found = plan(files_of(*[1] * 9, hour=None))
     assert (found.hours, found.left) == ((), {})
-    assert found.seen.startswith("0 hours with 9 files of 0.0 MB on average")
+    assert found.seen.startswith("0 hours with 9 files of 1 B on average")
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_deletes_that_apply_to_nothing(deletes: list[LiveFile], dangling: list[s
     """They are removed, also where no file is worth compacting."""
     found = plan([file("f0", 100, sequence_number=5), *deletes])
     assert [each.path for hour in found.hours for each in hour.dangling] == dangling
-    assert [str(hour) for hour in found.hours] == ["remove 1 delete files that apply to nothing"] * len(dangling)
+    assert [str(hour) for hour in found.hours] == ["remove 1 delete file without effect"] * len(dangling)
 
 
 def test_deletes_of_an_hour_without_data() -> None:
@@ -431,7 +431,7 @@ def test_a_plan_adds_up() -> None:
     assert told.seconds == sum(group.seconds for hour in told.hours for group in hour.groups)
     assert told.dollars == sum(group.dollars for hour in told.hours for group in hour.groups)
     assert str(told.hours[0]) == (
-        "rewrite 5 files of 0.000 MB on average into 1 (row groups have 0.0 MB on average, less than 33.6 MB)"
+        "rewrite 5 files of 10 B on average into 1 (row groups have 10 B on average, less than 33.6 MB)"
     )
 
 

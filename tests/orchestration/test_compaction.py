@@ -1,5 +1,6 @@
 """Compaction on Dagster's page: asked for by a sensor that reads metadata, once for the same files."""
 
+import re
 from typing import Any
 
 import dagster as dg
@@ -49,12 +50,12 @@ def test_it_is_asked_for_once(small: Project, instance: dg.DagsterInstance) -> N
     assert (figures["hours"], figures["files_before"], figures["files_after"]) == (1, FILES, 1)
     assert figures["bytes_after"] < figures["bytes_before"]
     (how,) = figures["strategies"]
-    assert how.startswith("rewrite: row groups have 0.0 MB on average, less than ")
+    assert re.match(r"rewrite: row groups have \d+ B on average, less than ", how)
     assert (figures["hours_left"], figures["stepped_aside"], figures["bytes_never_downloaded"]) == ({}, 0, 0)
     assert figures["requests"] == 0  # of local disk there are none
     assert figures["seconds"] > 0
     skipped = tick(small, instance).skip_message or ""
-    assert skipped.startswith("no hour has files that are worth compacting: there are 1 hour with 1 files of 0.0 MB")
+    assert skipped.startswith("no hour has files that are worth compacting: 1 hour with 1 file of ")
     assert small.ids() == IDS
     assert strays(small.table) == set()
 

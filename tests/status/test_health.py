@@ -101,7 +101,7 @@ def test_what_is_left_over(project: Project) -> None:
     orphans = Orphans(attempts=2, measured=2, files=3, bytes=1_000_000_001)
     assert broken(project, picture(), orphans) == {"orphan_bytes"}
     said = found(project, picture(), orphans)["orphan_bytes"].said
-    assert said == "1000.0 MB, at most 1000.0 MB: 3 files of 2 attempts"
+    assert said == "1 GB, at most 1 GB: 3 files of 2 attempts"
     assert broken(project, picture(), Orphans()) == set()
     assert "orphan_bytes" not in found(project, picture(), None)
 
