@@ -95,6 +95,7 @@ def test_an_abandoned_attempt_leaves_nothing(sealed: Project, monkeypatch: pytes
     assert "is abandoned" in command(sealed, "abandon", "--hour", HOUR).output
     record = sealed.record()
     assert (record.state, record.outcome and record.outcome.kind) == ("idle", "abandoned")
+    assert command(sealed, "why", HOUR).output.endswith(f"\nNow: lakehouse backfill events {HOUR}\n")
     assert strays(sealed.table) == set()
     monkeypatch.setattr("lakehouse_pipeline.backfill.close.LEASE", leases.LEASE)
     assert (sealed.run().step, sealed.ids(HOUR)) == ("run", [1, 2])

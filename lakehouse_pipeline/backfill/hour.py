@@ -100,7 +100,7 @@ def _failing(bench: Bench, hour: HourWindow) -> Iterator[None]:
         yield
     except BaseException as error:
         with suppress(LakehouseError):  # the first error is the one to hear of
-            if table := bench.warehouse.find(bench.spec):
+            if table := next(iter(bench.loaded), None) or bench.warehouse.find(bench.spec):
                 note_failure(table, hour, bench.run_id, error)
         emit_ended(bench.spec.table, hour, error)
         raise
@@ -167,4 +167,6 @@ def _knows(table: HourlyTable, hour: HourWindow, record: HourRecord) -> bool:
 def _table_of(bench: Bench, columns: Callable[[], tuple[Column, ...]]) -> HourlyTable:
     """Load the table, or make it with these columns."""
     with bench.creating:
-        return bench.warehouse.table(bench.spec) or bench.warehouse.create(bench.spec, columns())
+        table = bench.warehouse.table(bench.spec) or bench.warehouse.create(bench.spec, columns())
+        bench.loaded[:] = [table]
+        return table

@@ -60,6 +60,7 @@ class Bench:
         run_id: of the orchestrator.
         is_over: tells of another run's id whether the orchestrator knows that the run has ended.
         creating: held while the table is made: of hours that begin together one makes it, and nothing is astray.
+        loaded: the table as it was loaded last: its ledger takes failures also while the catalog is away.
     """
 
     spec: TableSpec
@@ -68,6 +69,7 @@ class Bench:
     run_id: str
     is_over: RunIsOver = lambda _run_id: False  # nobody knows
     creating: threading.Lock = field(default_factory=threading.Lock)
+    loaded: list[HourlyTable] = field(default_factory=list)
 
 
 @dataclass(eq=False)

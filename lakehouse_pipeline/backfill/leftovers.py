@@ -24,6 +24,8 @@ from lakehouse_pipeline.object_store.side_by_side import side_by_side
 
 logger = logging.getLogger(__name__)
 
+LEASE_LOST = "LeaseLost"  # what a run has failed with that cannot say so itself
+
 # What a writer may still put after its attempt was closed: a request lives through its retries (10 min), a stopped
 # machine may wake up; credentials of an hour are the hard end on S3.
 ZOMBIES = timedelta(hours=1)
@@ -211,5 +213,5 @@ def _give_up(held: HourLedger) -> None:
     attempt = held.record.attempt
     assert attempt is not None  # noqa: S101  # the caller has seen it
     said = f"run {attempt.run_id} ended without closing attempt {attempt.id}, or lost its lease"
-    outcome = Outcome(kind="failed", at=datetime.now(UTC), run_id=attempt.run_id, error="LeaseLost", message=said)
+    outcome = Outcome(kind="failed", at=datetime.now(UTC), run_id=attempt.run_id, error=LEASE_LOST, message=said)
     held.advance(state="idle", attempt=None, stage="", outcome=outcome)

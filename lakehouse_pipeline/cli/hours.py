@@ -1,5 +1,6 @@
 """Commands about hours: run them, look at them, and decide about sealed ones."""
 
+import shlex
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse_pipeline.cli.common import CANCELLED, FAILED, as_json, config, exits, load, quiet, say
-from lakehouse_pipeline.errors import ConfigurationError
+from lakehouse_pipeline.errors import ConfigurationError, LakehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lakehouse_pipeline.iceberg.hourly import HourlyTable
     from lakehouse_pipeline.iceberg.warehouse import Warehouse
     from lakehouse_pipeline.orchestration.in_process import Ended
-    from lakehouse_pipeline.status.picture import TableStatus
 
 WATCH_EVERY_S = 5.0
 
@@ -88,9 +88,10 @@ def backfill(  # a command's options
         say({"table": table, "hours": [hour.key for hour in todo]}, [hour.key for hour in todo], as_json=as_json)
         return 0
     ended = _run(lakehouse, table, todo, run_plan, force=force)
-    after = table_status(spec, warehouse.find(spec), todo)
-    told = _told(table, todo, ended, after)
-    say(told, _summary(table, hours, ended, told), as_json=as_json)
+    told = {**_told(table, todo, ended), **_recorded(spec, warehouse, todo, ended)}
+    options = [*["--only-failed"] * only_failed, *["--changed"] * changed, *["--force"] * force]
+    options += ["--plan", str(plan)] if plan else []
+    say(told, _summary(told, hours, ended, shlex.join(options)), as_json=as_json)
     if ended.cancelled:
         return CANCELLED
     return FAILED if ended.failed or told["missing"] else 0
@@ -123,25 +124,42 @@ def _run(
         return run_job(lakehouse, table, todo, force=force, plan=plan)
 
 
-def _told(table: str, todo: "list[HourWindow]", ended: "Ended", after: "TableStatus") -> dict[str, Any]:
+def _recorded(spec: "TableSpec", warehouse: "Warehouse", todo: "list[HourWindow]", ended: "Ended") -> dict[str, Any]:
+    """Tell what the hours' records have of it: what fails an hour may keep that from its record, and from us."""
+    from lakehouse_pipeline.status.picture import UNFINISHED, table_status
+
+    unfinished = [hour for hour in todo if hour not in ended.finished]
+    try:
+        after = table_status(spec, warehouse.find(spec), todo)
+    except LakehouseError as error:
+        said = f"{type(error).__name__}: {error}"
+        return {"sealed": [], "unrecorded": [hour.key for hour in unfinished], "unread": said}
+    known = {*after.of(UNFINISHED)}
+    return {
+        "sealed": [hour.key for hour in after.of(frozenset({"sealed"}))],
+        "unrecorded": [hour.key for hour in unfinished if hour not in known],
+        "unread": "",
+    }
+
+
+def _told(table: str, todo: "list[HourWindow]", ended: "Ended") -> dict[str, Any]:
     return {
         "table": table,
         "finished": [hour.key for hour in ended.finished],
         "failed": {hour.key: {"error": error, "message": said} for hour, (error, said) in ended.failed.items()},
         "missing": [hour.key for hour in todo if hour not in ended.finished and hour not in ended.failed],
         "problems": ended.problems,
-        "sealed": [hour.key for hour in after.of(frozenset({"sealed"}))],
         "snapshots": len({result.snapshot_id for result in ended.committed.values()} - {None}),
         "rejected_rows": sum(result.seal.rejected for result in ended.committed.values()),
         "runs": ended.runs,
     }
 
 
-def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") -> list[str]:
+def _summary(told: "Mapping[str, Any]", asked: str, ended: "Ended", options: str) -> list[str]:
     from lakehouse_pipeline.planning.units import show_count
     from lakehouse_pipeline.status.text import cause_lines, group_causes, rejected_lines
 
-    there, snapshots = len(ended.finished), told["snapshots"]
+    table, there, snapshots = told["table"], len(ended.finished), told["snapshots"]
     done = f"{table}: {there} of {there + len(told['failed']) + len(told['missing'])} hours are there"
     done += f" ({len(ended.committed)} committed in {show_count(snapshots, 'snapshot')}, "
     done += f"{there - len(ended.committed)} skipped)"
@@ -153,8 +171,14 @@ def _summary(table: str, asked: str, ended: "Ended", told: "Mapping[str, Any]") 
     sealed = len(told["sealed"])
     if sealed and (ended.failed or ended.cancelled):
         lines.append(f"  {sealed} of them are sealed: their ETL does not run again")
+    if told["unread"]:
+        lines.append(f"  what their records say cannot be read: {told['unread']}")
+    again = f"the same command once more: lakehouse backfill {table} {asked} {options}".rstrip()
     if ended.cancelled:
-        lines.append(f"Next: the same command once more: lakehouse backfill {table} {asked}")
+        lines.append(f"Next: {again}")
+    elif unrecorded := len(told["unrecorded"]):
+        lines.append(f"  of {unrecorded} no record tells, so that --only-failed does not find them")
+        lines.append(f"Next: {again}")
     elif ended.failed:
         lines.append(
             f"Next: lakehouse backfill {table} {asked} --only-failed      "

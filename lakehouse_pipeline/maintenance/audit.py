@@ -419,6 +419,6 @@ class Audit:
                 example = next(url for url, uuid in uuids_in(self._files, some, 1).items() if uuid in others)
                 raise SafetyError(
                     f"the folders of {self.table.identifier} hold metadata of other tables: {named}, such as "
-                    f"{example}. If they are no more, say so with --former UUID (in Dagster: former), and their files "
+                    f"{example}. If they are no more, say so: lakehouse sweep TABLE --former UUID, and their files "
                     "are orphans; nothing is removed"
                 )

@@ -23,6 +23,8 @@ from lakehouse_pipeline.orchestration.resources import RunLog
 
 JOB = "close_attempts"
 ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+PRIORITY = "10"  # short, and before the next run of a long backfill, which may need the hours
+QUEUED = "a closing is in the queue, and will look at all there is"
 LOOK_EVERY_S = 600
 LATE_EVERY_S = 300
 LISTINGS = 200  # of a tick
@@ -64,6 +66,7 @@ def _job(lakehouse: Lakehouse) -> dg.JobDefinition:
         name=JOB,
         description="Commits and closes attempts that their runs did not.",
         executor_def=dg.in_process_executor,
+        tags={"dagster/priority": PRIORITY},
     )
     def job() -> None:
         close_all()
@@ -86,6 +89,8 @@ def _after_runs(lakehouse: Lakehouse, job: dg.JobDefinition, status: dg.DagsterR
             return dg.SkipReason("it was the closing itself: `leftovers` looks again")
         if not _is_due(lakehouse, context.instance):
             return dg.SkipReason("it left nothing")
+        if _is_queued(context.instance):
+            return dg.SkipReason(QUEUED)
         return dg.RunRequest(run_key=f"close:{run.run_id}")
 
     return after
@@ -102,9 +107,16 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
     def leftovers(context: dg.SensorEvaluationContext) -> Any:
         if not _is_due(lakehouse, context.instance):
             return dg.SkipReason("nothing is left of any attempt")
+        if _is_queued(context.instance):
+            return dg.SkipReason(QUEUED)
         return dg.RunRequest(run_key=None)
 
     return leftovers
+
+
+def _is_queued(instance: dg.DagsterInstance) -> bool:
+    waiting = dg.RunsFilter(job_name=JOB, statuses=[dg.DagsterRunStatus.QUEUED])
+    return instance.get_runs_count(waiting) > 0
 
 
 def late_files(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.SensorDefinition | None:

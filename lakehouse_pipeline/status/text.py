@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lakehouse_pipeline.backfill.leftovers import LEASE_LOST
 from lakehouse_pipeline.backfill.sealed import NeverCommittedError
 from lakehouse_pipeline.errors import TransientError
 from lakehouse_pipeline.hours import HourRange, HourWindow
@@ -170,12 +171,20 @@ def why_lines(name: str, told: HourStatus) -> list[str]:
         "sealed": f"Now: {again}" if hopeless else commits,
         "interrupted": f"Now: {again}",
         "stalled": "Terminate the run on Dagster's page, or set backfill.hour_deadline; then: " + again,
-        "failed": f"Now: {again}" if told.error == TransientError.__name__ else f"Mend what it says; then: {again}",
+        "failed": f"Now: {again}" if told.error in _passing() else f"Mend what it says; then: {again}",
         "no source": f"Land it; then: {again}",
         "cancelled": f"Now: {again}",
         "not requested": f"Now: {again}",
     }
     return [f"{told.hour}: {said[told.state]}", *([now[told.state]] if told.state in now else [])]
+
+
+def _passing() -> frozenset[str]:
+    """Name what an hour may have failed with that another run may not meet again."""
+    found = [TransientError]
+    for each in found:
+        found += each.__subclasses__()
+    return frozenset({*(each.__name__ for each in found), LEASE_LOST, "abandoned"})
 
 
 def as_json(status: TableStatus) -> dict[str, Any]:

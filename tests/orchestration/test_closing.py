@@ -125,8 +125,18 @@ def test_a_failed_runs_sensor_asks_for_the_job(project: Project, instance: dg.Da
     assert isinstance(asked, dg.RunRequest)
     assert asked.run_key == f"close:{killed}"
     assert isinstance(_after(project, instance, dg.DagsterRun(job_name=JOB)), dg.SkipReason)
+    waiting = _queued(instance)
+    assert isinstance(_after(project, instance, run), dg.SkipReason)
+    instance.delete_run(waiting)
     close(project, instance)
     assert isinstance(_after(project, instance, run), dg.SkipReason)
+
+
+def _queued(instance: dg.DagsterInstance) -> str:
+    """Put a closing into the queue, from where nobody takes it; gives its run's id."""
+    run = instance.add_run(dg.DagsterRun(job_name=JOB))
+    instance.report_dagster_event(dg.DagsterEvent(event_type_value="PIPELINE_ENQUEUED", job_name=JOB), run.run_id)
+    return run.run_id
 
 
 def _after(project: Project, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Any:
@@ -144,6 +154,10 @@ def test_leftovers_are_looked_for(
         context = dg.build_sensor_context(instance=instance)
         return bool(sensor(project, "leftovers").evaluate_tick(context).run_requests)
 
+    assert look()
+    waiting = _queued(instance)
+    assert not look()  # it will look at all there is; behind a long backfill there would be hundreds of it
+    instance.delete_run(waiting)
     assert look()
     close(project, instance)
     assert not look()

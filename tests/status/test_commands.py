@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lakehouse_pipeline import events
-from lakehouse_pipeline.backfill.attempts import HourInHand
+from lakehouse_pipeline.backfill.attempts import HourInHand, note_failure
 from lakehouse_pipeline.backfill.halt import Halt, HaltedError
-from lakehouse_pipeline.backfill.hour import seal_hour
+from lakehouse_pipeline.backfill.hour import run_hour, seal_hour
 from lakehouse_pipeline.backfill.hour_result import HourResult
 from lakehouse_pipeline.backfill.plan import NoSourceError
 from lakehouse_pipeline.backfill.pulse import STALLED_AFTER
 from lakehouse_pipeline.cli.main import main
-from lakehouse_pipeline.errors import TransientError
+from lakehouse_pipeline.errors import ConfigurationError, LakehouseError, TransientError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import commit as commit_loop
+from lakehouse_pipeline.iceberg import tables
 from lakehouse_pipeline.ledger.leases import LEASE
+from lakehouse_pipeline.object_store.objects import RequestFailedError
 from lakehouse_pipeline.orchestration import assets, reports
 from lakehouse_pipeline.retry import RetryPolicy
 from lakehouse_pipeline.status import picture
@@ -81,6 +85,79 @@ def test_ctrl_c_ended_one_run_and_began_the_next(landed: Project) -> None:
         "cancelled": 1,
         "not requested": 2,
     }
+
+
+@contextmanager
+def no_catalog(project: Project) -> Iterator[None]:
+    """Keep everybody else out of the catalog's database."""
+    with closing(sqlite3.connect(project.folder / "catalog.db", check_same_thread=False)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.fixture
+def impatient(landed: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give the project with a catalog that is given up soon, and without a bad line."""
+    settings = (landed.folder / "lakehouse.yaml").read_text()
+    landed.write("lakehouse.yaml", settings.replace("catalog.db", "catalog.db?timeout=0.1"))
+    landed.land(NEXT, [row(NEXT, 1)])
+    monkeypatch.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
+    monkeypatch.setattr(commit_loop, "COMMIT_RETRIES", RetryPolicy(2, 60, 0, 0))
+    return landed
+
+
+def test_an_outage_is_survived_by_what_is_known(impatient: Project) -> None:
+    """Hours that failed before any record could say so are told, and the command that is proposed runs them."""
+    settings = (impatient.folder / "lakehouse.yaml").read_text()
+    impatient.write("lakehouse.yaml", f"{settings}backfill: {{hours_per_run: 1}}\n")
+    assert command(impatient, "backfill", "events", HOUR).exit_code == 0
+    with ExitStack() as outage:
+
+        def begin(event: events.Event) -> None:
+            if event.name == "attempt.sealed":
+                outage.enter_context(no_catalog(impatient))
+
+        with events.subscribed(begin):
+            first = command(impatient, "backfill", "events", RANGE, "--force")
+    assert first.exit_code == 1, first.output
+    assert "events: 0 of 3 hours are there (0 committed in 0 snapshots, 0 skipped), 1 failed\n" in first.stdout
+    assert "  2 hours did not come to an end: " in first.stdout
+    assert "  what their records say cannot be read: TransientError: " in first.stdout
+    assert "  of 3 no record tells, so that --only-failed does not find them\n" in first.stdout
+    following = f"lakehouse backfill events {RANGE} --force"
+    assert first.stdout.endswith(f"Next: the same command once more: {following}\n")
+    assert read(impatient, "status", "events", "--hours", RANGE)["tables"][0]["counts"] == {
+        "sealed": 1,
+        "not requested": 2,
+    }
+    assert command(impatient, *following.split()[1:]).exit_code == 0
+    assert impatient.ids() == [0, 1, 2]
+
+
+def test_an_outage_is_noted_where_the_table_was_known(impatient: Project) -> None:
+    """The ledger lies in the store: `--only-failed` finds an hour of a run that had loaded the table before."""
+    bench = impatient.bench()
+    hours = [HourWindow.from_key(key) for key in (HOUR, NEXT)]
+    run_hour(bench, hours[0])
+    with no_catalog(impatient), pytest.raises(TransientError):
+        run_hour(bench, hours[1])
+    assert read(impatient, "status", "events", "--hours", RANGE)["tables"][0]["counts"] == {
+        "committed": 1,
+        "failed": 1,
+        "not requested": 1,
+    }
+    assert command(impatient, "why", "events", NEXT).stdout.endswith(f"\nNow: lakehouse backfill events {NEXT}\n")
+    assert read(impatient, "backfill", "events", RANGE, "--only-failed", "--dry-run")["hours"] == [NEXT]
+
+
+@pytest.mark.parametrize("error", [RequestFailedError, ConfigurationError])
+def test_why_says_whether_anything_is_to_be_mended(landed: Project, error: type[LakehouseError]) -> None:
+    """What may pass by itself is run again; anything else is to be mended first."""
+    landed.run(HOUR)
+    note_failure(landed.table, HourWindow.from_key(FOURTH), "run", error("what it said"))
+    told = command(landed, "why", "events", FOURTH).stdout.splitlines()
+    mend = "Mend what it says; then" if error is ConfigurationError else "Now"
+    assert told[-1] == f"{mend}: lakehouse backfill events {FOURTH}"
 
 
 def test_only_what_failed_runs_again(landed: Project, history: dg.DagsterInstance) -> None:
