@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.orchestration.sensors import JOB
@@ -134,9 +135,9 @@ def test_a_failed_runs_sensor_asks_for_the_job(project: Project, instance: dg.Da
 
 def _queued(instance: dg.DagsterInstance) -> str:
     """Put a closing into the queue, from where nobody takes it; gives its run's id."""
-    run = instance.add_run(dg.DagsterRun(job_name=JOB))
-    instance.report_dagster_event(dg.DagsterEvent(event_type_value="PIPELINE_ENQUEUED", job_name=JOB), run.run_id)
-    return run.run_id
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "all"), JOB)
+    run = dg.DagsterRun(job_name=JOB, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
+    return instance.add_run(run).run_id
 
 
 def _after(project: Project, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Any:
