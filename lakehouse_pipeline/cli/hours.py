@@ -91,7 +91,7 @@ def backfill(  # a command's options
     told = {**_told(table, todo, ended), **_recorded(spec, warehouse, todo, ended)}
     options = [*["--only-failed"] * only_failed, *["--changed"] * changed, *["--force"] * force]
     options += ["--plan", str(plan)] if plan else []
-    say(told, _summary(told, hours, ended, shlex.join(options)), as_json=as_json)
+    say(told, _summary(told, hours, ended, options), as_json=as_json)
     if ended.cancelled:
         return CANCELLED
     return FAILED if ended.failed or told["missing"] else 0
@@ -155,10 +155,11 @@ def _told(table: str, todo: "list[HourWindow]", ended: "Ended") -> dict[str, Any
     }
 
 
-def _summary(told: "Mapping[str, Any]", asked: str, ended: "Ended", options: str) -> list[str]:
+def _summary(told: "Mapping[str, Any]", asked: str, ended: "Ended", options: "Sequence[str]") -> list[str]:
     from lakehouse_pipeline.planning.units import show_count
     from lakehouse_pipeline.status.text import cause_lines, group_causes, rejected_lines
 
+    forced = "--force" in options
     table, there, snapshots = told["table"], len(ended.finished), told["snapshots"]
     done = f"{table}: {there} of {there + len(told['failed']) + len(told['missing'])} hours are there"
     done += f" ({len(ended.committed)} committed in {show_count(snapshots, 'snapshot')}, "
@@ -170,10 +171,11 @@ def _summary(told: "Mapping[str, Any]", asked: str, ended: "Ended", options: str
         lines.append(f"  {show_count(missing, 'hour')} did not come to an end: {'; '.join(ended.problems)}")
     sealed = len(told["sealed"])
     if sealed and (ended.failed or ended.cancelled):
-        lines.append(f"  {sealed} of them are sealed: their ETL does not run again")
+        commits = f"lakehouse commit {table} commits them, and a forced run does them anew"
+        lines.append(f"  {sealed} of them are sealed: {commits if forced else 'their ETL does not run again'}")
     if told["unread"]:
         lines.append(f"  what their records say cannot be read: {told['unread']}")
-    again = f"the same command once more: lakehouse backfill {table} {asked} {options}".rstrip()
+    again = f"the same command once more: lakehouse backfill {table} {shlex.join([asked, *options])}"
     if ended.cancelled:
         lines.append(f"Next: {again}")
     elif unrecorded := len(told["unrecorded"]):
@@ -181,7 +183,7 @@ def _summary(told: "Mapping[str, Any]", asked: str, ended: "Ended", options: str
         lines.append(f"Next: {again}")
     elif ended.failed:
         lines.append(
-            f"Next: lakehouse backfill {table} {asked} --only-failed      "
+            f"Next: lakehouse backfill {table} {asked} --only-failed{' --force' * forced}      "
             "(on Dagster's page: the backfill's menu, \"Re-execute from failure\")"
         )
     return lines

@@ -134,6 +134,19 @@ def test_an_outage_is_survived_by_what_is_known(impatient: Project) -> None:
     assert impatient.ids() == [0, 1, 2]
 
 
+def test_what_was_forced_is_forced_again(landed: Project) -> None:
+    """An hour that fails when it is forced has what it had before: without `--force` it would be skipped."""
+    landed.land(NEXT, [row(NEXT, 1)])
+    assert command(landed, "backfill", "events", RANGE).exit_code == 0
+    landed.write("raw/2013/01/01/11.jsonl", "{")
+    first = command(landed, "backfill", "events", RANGE, "--force")
+    following = first.stdout.splitlines()[-1]
+    assert following.startswith(f"Next: lakehouse backfill events {RANGE} --only-failed --force ")
+    landed.land(NEXT, [row(NEXT, 1)])  # what it was
+    done = command(landed, "backfill", "events", RANGE, "--only-failed", "--force")
+    assert "events: 1 of 1 hours are there (1 committed in 1 snapshot, 0 skipped)\n" in done.stdout
+
+
 def test_an_outage_is_noted_where_the_table_was_known(impatient: Project) -> None:
     """The ledger lies in the store: `--only-failed` finds an hour of a run that had loaded the table before."""
     bench = impatient.bench()
