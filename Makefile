@@ -33,7 +33,7 @@ test-full: setup-dev ## 456 hours with faults, a thousand in a storm, kills of e
 	$(TEST) -n 4 $(ENDS) || failed=1; \
 	LAKEHOUSE_CRASH_SEEDS=5 $(TEST) -n 2 -m "" tests/crashes || failed=1; \
 	seq 0 3 | LAKEHOUSE_EXAMPLES=5000 xargs -P 2 -I SEED \
-		sh -c '$(TEST) tests/maintenance/test_life.py --hypothesis-seed=SEED' || failed=1; \
+		sh -c '$(TEST) -s tests/maintenance/test_life.py --hypothesis-seed=SEED' || failed=1; \
 	exit $$failed
 
 check: setup-dev ## lint, format, types, layers, and what no file here may name

@@ -5,13 +5,15 @@ done to a table stands in `tests.maintenance.test_life`, which runs both.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import fastavro
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
@@ -55,11 +57,21 @@ FILES_OF = {0: 1, 1: 3}  # of a bucket
 SEALED_KEEP = timedelta(days=7)
 LOCATION = "s3://lake/events"
 ROWS_OF_AN_ATTEMPT = 100  # at most, so that ids tell whose they are
+ORPHANS_AFTER = timedelta(days=3)
+
+REACHED: Counter[str] = Counter()  # what the histories of this process came to, by name
 
 Strike = tuple[int | None, str]
 
 # After how many requests of a step something goes wrong (or with its commit), and what.
 strikes = st.none() | st.none() | st.tuples(st.none() | st.integers(0, 14), st.sampled_from(STRIKES))
+
+
+spans = st.sampled_from([each.total_seconds() + 1 for each in (LEASE, ZOMBIES, ORPHANS_AFTER, SEALED_KEEP)])
+# Which buckets an attempt's tasks write, in order: none, some, all, one of them twice; and how far its run gets.
+writes = st.sampled_from([(), (0,), (1,), (0, 1), (0, 1), (1, 0, 1)])
+goals = st.sampled_from(["open", "sealed", "sealed", "committed"])
+one_in_five = st.sampled_from([True, False, False, False, False])
 
 
 class DeadlineError(Exception):
@@ -93,9 +105,16 @@ def _one(data: st.DataObject, writers: list[Writer]) -> Writer:
 class Attempts(RuleBasedStateMachine):
     """One table, its ledger, and any number of runs."""
 
-    @initialize()
-    def create(self) -> None:
-        """Begin with an empty table."""
+    @initialize(may_lose=one_in_five, commits_last=st.booleans())
+    def create(self, *, may_lose: bool, commits_last: bool) -> None:
+        """Begin with an empty table.
+
+        Args:
+            may_lose: whether the ledger may be lost.
+            commits_last: whether commits that are in flight at the end arrive when all else is over.
+        """
+        REACHED["histories"] += 1
+        self.may_lose, self.commits_last = may_lose, commits_last
         self.weather = Weather()
         self.s3 = MemoryS3(self.weather)
         self.patched = pytest.MonkeyPatch()
@@ -122,6 +141,8 @@ class Attempts(RuleBasedStateMachine):
         self.ledger_lost = False
         self.sent: dict[int, dict[str, Attempt]] = {}
         self.landed: list[str] = []  # attempts of runs, in order; of those in one snapshot no two are of an hour
+        self.added = dict.fromkeys(HOURS, 0)  # when somebody else wrote an hour last, as attempts are counted
+        self.overwritten: list[str] = []  # attempts that took what was added after their opening
         self.rows: dict[HourWindow, list[int]] = {hour: [] for hour in HOURS}  # that the table has to have
         self.seen: set[int] = set()
         self.s3.written = self._note_sent
@@ -138,10 +159,13 @@ class Attempts(RuleBasedStateMachine):
         for snapshot in metadata.snapshots:
             if snapshot.snapshot_id not in self.seen:
                 self.seen.add(snapshot.snapshot_id)
-                for attempt in sorted(self.sent.get(snapshot.snapshot_id, {}).values(), key=lambda each: each.id):
+                sent = sorted(self.sent.get(snapshot.snapshot_id, {}).values(), key=lambda each: each.id)
+                REACHED["hours landed together"] += len([each for each in sent if each.rewrites is None]) > 1
+                for attempt in sent:
                     if attempt.rewrites is None:
-                        hour, _ = self.orders[attempt.id]
+                        hour, order = self.orders[attempt.id]
                         self.landed.append(attempt.id)
+                        self.overwritten += [attempt.id] if order < self.added[hour] else []
                         self.rows[hour] = sorted(number for url in self._sealed(attempt) for number in self.ids_in(url))
 
     def teardown(self) -> None:
@@ -174,6 +198,7 @@ class Attempts(RuleBasedStateMachine):
             for each in [each for each in self.writers if each is writer or each not in before]:
                 self._forget(each)
         except (LakehouseError, OSError, DeadlineError, ServerError) as error:
+            REACHED[f"ended by {type(error).__name__}"] += 1
             note(f"{type(error).__name__}: {error}")
         finally:
             self.weather.clear()
@@ -187,12 +212,33 @@ class Attempts(RuleBasedStateMachine):
             with suppress(LakehouseError, OSError, ServerError):
                 self._run_whole(hour, resume=writer is not None)
 
-    @rule(data=st.data(), hour=st.sampled_from(HOURS), steps=st.integers(0, 5), strike=strikes)
-    def run(self, data: st.DataObject, hour: HourWindow, steps: int, strike: Strike | None) -> None:
+    @rule(hour=st.sampled_from(HOURS), resume=st.booleans(), buckets=writes, goal=goals, strike=strikes)
+    def run(
+        self,
+        hour: HourWindow,
+        buckets: Sequence[int],
+        goal: str,
+        strike: Strike | None,
+        *,
+        resume: bool,
+    ) -> None:
         """Take the hour, if nobody holds it: resume what is sealed, or open an attempt; and go on."""
         with self.weathered(strike):
-            if writer := self._take(hour, resume=data.draw(st.booleans())):
-                self._go_on(writer, steps, data)
+            if writer := self._take(hour, resume=resume):
+                self._go_on(writer, buckets, goal)
+
+    @rule(hour=st.sampled_from(HOURS), buckets=writes, goal=st.sampled_from(["open", "sealed"]), seconds=spans)
+    def leave(self, hour: HourWindow, buckets: Sequence[int], goal: str, seconds: float) -> None:
+        """Begin an hour anew, and let time pass over it."""
+        self._begin(hour, buckets, goal)
+        self._pass(seconds)
+
+    def _begin(self, hour: HourWindow, buckets: Sequence[int], goal: str) -> None:
+        """Take an hour whose lease has ended, or will by then, in fair weather."""
+        self.weather.now += LEASE.total_seconds() + 1
+        with self.weathered(None):
+            if writer := self._take(hour, resume=False):
+                self._go_on(writer, buckets, goal)
 
     @rule(hour=st.sampled_from(HOURS), resume=st.booleans(), kind=st.sampled_from(["late", "killed in flight"]))
     def run_into_silence(self, hour: HourWindow, kind: str, *, resume: bool) -> None:
@@ -202,10 +248,7 @@ class Attempts(RuleBasedStateMachine):
 
     def _run_whole(self, hour: HourWindow, *, resume: bool) -> None:
         if writer := self._take(hour, resume=resume):
-            if writer.hand.held.record.state == "open":
-                self._write(writer, 0)
-                self._seal(writer)
-            self._commit(writer)
+            self._go_on(writer, (0,), "committed")
 
     @rule(hour=st.sampled_from(HOURS))
     def land_late(self, hour: HourWindow) -> None:
@@ -219,6 +262,7 @@ class Attempts(RuleBasedStateMachine):
         with self.weathered(strike):
             for _ in range(3):  # what landed unheard of is planned again, and may be of an older source
                 if (step := self._plan(hour).step) == "skip":
+                    REACHED["an hour was skipped"] += 1
                     break
                 self._run_whole(hour, resume=step == "resume")
             if not strike:
@@ -260,12 +304,15 @@ class Attempts(RuleBasedStateMachine):
                         hand.resume()
                     return None
                 hand.resume()
+                REACHED["a sealed attempt was taken over"] += 1
                 _, order = self.orders.get(record.attempt.id, (hour, 0))  # a rewrite's is none
                 return self._working(Writer(hand, record.attempt.id, order))
             # An empty hour that was empty before: whether it has landed, nothing tells once its snapshot has expired.
             leaves_traces = seal.files > 0 or seal.digest != record.attempt.replaces
             if hand.abandon("not wanted") is not None:
+                REACHED["an attempt that was to be given up had landed"] += 1
                 return None
+            REACHED["a sealed attempt was given up"] += 1
             assert not (leaves_traces and record.attempt.id in self.landed)
         self.opened += 1
         self.orders[attempt.id] = (hour, self.opened)
@@ -279,23 +326,21 @@ class Attempts(RuleBasedStateMachine):
         return writer
 
     @precondition(lambda self: self.writers)
-    @rule(data=st.data(), steps=st.integers(1, 4), strike=strikes)
-    def go_on(self, data: st.DataObject, steps: int, strike: Strike | None) -> None:
+    @rule(data=st.data(), buckets=writes, goal=goals, strike=strikes)
+    def go_on(self, data: st.DataObject, buckets: Sequence[int], goal: str, strike: Strike | None) -> None:
         """Let a run do its next steps: run tasks, for the first time or again, seal, commit."""
         writer = _one(data, self.writers)
         with self.weathered(strike, writer):
-            self._go_on(writer, steps, data)
+            self._go_on(writer, buckets, goal)
 
-    def _go_on(self, writer: Writer, steps: int, data: st.DataObject) -> None:
-        for _ in range(steps):
-            state = writer.hand.held.record.state
-            if state == "open" and data.draw(st.sampled_from(["write", "write", "seal"])) == "write":
-                self._write(writer, data.draw(st.integers(0, BUCKETS - 1)))
-            elif state == "open":
+    def _go_on(self, writer: Writer, buckets: Sequence[int], goal: str) -> None:
+        if writer.hand.held.record.state == "open":
+            for bucket in buckets:
+                self._write(writer, bucket)
+            if goal != "open":
                 self._seal(writer)
-            elif state in {"sealed", "committing"}:
-                self._commit(writer)
-                return
+        if goal == "committed" and writer.hand.held.record.state in {"sealed", "committing"}:
+            self._commit(writer)
 
     def _write(self, writer: Writer, bucket: int) -> None:
         hand = writer.hand
@@ -323,11 +368,17 @@ class Attempts(RuleBasedStateMachine):
         finally:
             self._forget(writer)
 
-    @precondition(lambda self: len(self._ready()) > 1)
     @rule(strike=strikes)
     def commit_together(self, strike: Strike | None) -> None:
-        """Commit all that is sealed in one snapshot."""
+        """Commit all that is sealed in one snapshot; hours whose lease has ended are sealed for it first."""
+        with self.weathered(None):
+            self.weather.now += LEASE.total_seconds() + 1
+            for hour in sorted(set(HOURS) - {each.hand.hour for each in self._ready()}):
+                if writer := self._take(hour, resume=True):
+                    self._go_on(writer, (0, 1), "sealed")
         ready = self._ready()
+        if not ready:
+            return
         with self.weathered(strike):
             try:
                 outcomes = attempts.commit_together([writer.hand for writer in ready])
@@ -339,10 +390,13 @@ class Attempts(RuleBasedStateMachine):
                 for writer in ready:
                     self._forget(writer)
 
-    @precondition(lambda self: self._ready())
     @rule(data=st.data(), taken=st.booleans(), strike=strikes)
     def offer(self, data: st.DataObject, taken: bool, strike: Strike | None) -> None:  # noqa: FBT001
         """Leave a commit to another run, which takes the hour with its lease going on; or take it back."""
+        if not self._ready():
+            self._begin(HOURS[0], (0, 1), "sealed")
+        if not self._ready():
+            return
         writer = _one(data, self._ready())
         hand = writer.hand
         with self.weathered(strike, writer):
@@ -355,6 +409,7 @@ class Attempts(RuleBasedStateMachine):
             attempt = hand.held.record.attempt
             if attempt and attempt.offered:
                 hand.resume()
+                REACHED["an offered commit was taken"] += taken
                 self._working(Writer(hand, writer.attempt, writer.order))
 
     def _ready(self) -> list[Writer]:
@@ -371,6 +426,19 @@ class Attempts(RuleBasedStateMachine):
         bucket = data.draw(st.sampled_from(sorted(writer.written)))
         with self.weathered(strike, writer):
             self._write(writer, bucket)
+            REACHED["a task wrote for an attempt that was over"] += 1
+
+    @rule(hour=st.sampled_from(HOURS), passes=st.integers(1, 2))
+    def a_task_outlives_its_run(self, hour: HourWindow, passes: int) -> None:
+        """Let a run end without a word and be closed, more than once within the hour, while a task of it goes on."""
+        with self.weathered(None):
+            if writer := self._take(hour, resume=False):
+                self._go_on(writer, (0,), "open")
+                self._forget(writer)
+                self.weather.now += LEASE.total_seconds() + 1
+                for _ in range(passes):
+                    close_attempts(self.now, lambda _run: False, sealed_keep=SEALED_KEEP)
+                self._write(writer, 0)
 
     @precondition(lambda self: self.writers)
     @rule(data=st.data(), killed=st.booleans(), strike=strikes)
@@ -399,12 +467,13 @@ class Attempts(RuleBasedStateMachine):
     # What happens to them
     # -----------------------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([10, *(each.total_seconds() + 1 for each in (LEASE, ZOMBIES, SEALED_KEEP))]))
+    @rule(seconds=spans)
     def time_passes(self, seconds: float) -> None:
-        """Let leases end, the time for which sealed attempts wait, and the grace of zombies.
+        """Let leases end, the grace of zombies, and the times for which orphans and sealed attempts wait."""
+        self._pass(seconds)
 
-        That is defined by that none outlives it.
-        """
+    def _pass(self, seconds: float) -> None:
+        """Let time pass; the grace of zombies is defined by that none outlives it."""
         if seconds > ZOMBIES.total_seconds():
             self.arrive_all(self.weather.puts)
             self.late.clear()
@@ -428,7 +497,8 @@ class Attempts(RuleBasedStateMachine):
         """Close what ended runs left."""
         held = self.held()
         with self.weathered(strike):
-            close_attempts(self.now, lambda _run: False, sealed_keep=SEALED_KEEP)
+            closed = close_attempts(self.now, lambda _run: False, sealed_keep=SEALED_KEEP)
+            REACHED["attempts were closed that nobody closed"] += len(closed) > 0
         if strike is None or strike[1] != "meanwhile":  # which lets leases end
             assert held <= self.held()
 
@@ -449,11 +519,22 @@ class Attempts(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(requests) - 1))
         self.arrive_all([requests.pop(place)])
 
+    @rule(hour=st.sampled_from(HOURS))
+    def another_writes(self, hour: HourWindow) -> None:
+        """Let somebody else add rows to an hour, as any engine does that knows the catalog alone."""
+        self.opened += 1
+        ids = [self.opened * ROWS_OF_AN_ATTEMPT]
+        before = self.rows[hour]
+        self.now.table.append(pa.Table.from_batches([events(hour, ids)]))
+        self.rows[hour] = sorted([*before, *ids])
+        self.added[hour] = self.opened
+
     @rule(everything=st.booleans())
-    @precondition(lambda self: self.orders and not self.ledger_lost)
+    @precondition(lambda self: self.may_lose and self.orders and not self.ledger_lost)
     def lose_ledger(self, everything: bool) -> None:  # noqa: FBT001
         """Remove records, or all of the ledger, once."""
         self.ledger_lost = True
+        REACHED["a ledger was lost"] += 1
         folder = self.now.ledger.folder
         for url in self.s3.urls(f"{folder}/" if everything else f"{folder}/hours/"):
             del self.s3.objects[url.removeprefix("s3://")]
@@ -535,6 +616,11 @@ class Attempts(RuleBasedStateMachine):
         assert self.live_rows(self.manifest_lists()) == self.rows
 
     @invariant()
+    def what_others_add_to_an_hour_under_way_stays(self) -> None:
+        """No attempt lands on rows that somebody else has added since it was opened."""
+        assert self.overwritten == []
+
+    @invariant()
     def what_was_acknowledged_has_landed(self) -> None:
         """A commit that was said to have landed is in the table's history, unless it changed nothing."""
         assert self.acknowledged <= set(self.landed)
@@ -564,7 +650,8 @@ class Attempts(RuleBasedStateMachine):
         self.weather.clear()
         self.writers.clear()
         self.arrive_all(self.weather.puts)
-        self.arrive_all(self.weather.commits)
+        if not self.commits_last:
+            self.arrive_all(self.weather.commits)
         for hour in HOURS:
             self.weather.now += LEASE.total_seconds() + 1
             held = self.now.ledger.hour(hour)
@@ -573,6 +660,8 @@ class Attempts(RuleBasedStateMachine):
         for _ in range(3):
             self.weather.now += ZOMBIES.total_seconds() + 1
             close_attempts(self.now, lambda _run: True)
+        REACHED["a commit arrived when all was over"] += len(self.weather.commits) > 0
+        self.arrive_all(self.weather.commits)
         self.nothing_that_is_reached_is_gone()
         self.an_attempt_lands_once_and_never_after_a_newer_one()
         self.an_hour_is_all_of_one_attempt()

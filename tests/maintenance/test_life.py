@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import time_machine
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 from pyiceberg.exceptions import CommitFailedException
 
 from lakehouse_pipeline.config.maintenance import MaintenanceSettings
 from lakehouse_pipeline.engines.workers import Answers, Result, Task, _answered
+from lakehouse_pipeline.errors import SafetyError
 from lakehouse_pipeline.hours import HourWindow
 from lakehouse_pipeline.iceberg import data_files, rows, tables
 from lakehouse_pipeline.iceberg import expiry as iceberg_expiry
@@ -34,14 +35,53 @@ from lakehouse_pipeline.maintenance.quarantine import Quarantine
 from lakehouse_pipeline.maintenance.sweep import purge, restore, sweep
 from lakehouse_pipeline.object_store import side_by_side
 from lakehouse_pipeline.retry import RetryPolicy
-from tests.backfill.attempt_model import BUCKETS, HOURS, LOCATION, Attempts, Strike, Writer, strikes
+from tests.backfill.attempt_model import (
+    BUCKETS,
+    HOURS,
+    LOCATION,
+    ORPHANS_AFTER,
+    REACHED,
+    Attempts,
+    Strike,
+    Writer,
+    one_in_five,
+    strikes,
+)
 from tests.iceberg.lake import EVENTS, spec_of
 
 EXAMPLES = int(os.environ.get("LAKEHOUSE_EXAMPLES", "100"))
 STEPS = 40
-OLD = timedelta(days=3)  # of an orphan
+OLD = ORPHANS_AFTER
 OLDER = timedelta(days=6)  # of a snapshot that has had its time: Iceberg's five, and one
 
+SAME = 200  # histories that are always the same
+ENOUGH = 300  # histories, in which each of these is to happen
+COMES_TO = (
+    "a commit arrived when all was over",
+    "a ledger was lost",
+    *(f"a compaction landed: {strategy}" for strategy in ("copy", "rewrite", "sort", "zorder", "merge")),
+    "a purge removed files",
+    "a restore brought files back",
+    "a sealed attempt was given up",
+    "a sealed attempt was taken over",
+    "a snapshot was given a name",
+    "a sweep left what is young",
+    *(f"a sweep met an attempt that was {state}" for state in ("open", "sealed")),
+    "a sweep moved files",
+    "a sweep removed files",
+    "a task wrote for an attempt that was over",
+    *(f"an expiry met an attempt that was {state}" for state in ("open", "sealed")),
+    "an attempt that was to be given up had landed",
+    "an expiry removed files",
+    "an hour was skipped",
+    "an offered commit was taken",
+    "attempts were closed that nobody closed",
+    "hours landed together",
+    "manifests were written anew",
+    "nothing lay there but what was reached, after two landings",
+)
+
+attempts = st.sampled_from([None, None, "open", "sealed"])  # that maintenance finds beside it
 strategies = st.sampled_from(["copy", "rewrite", "sort", "zorder", "merge"])
 SETTINGS: dict[str, dict[str, Any]] = {
     "sort": {"columns": ["id"]},
@@ -79,10 +119,17 @@ class InTurn:
 class Life(Attempts):
     """The same table, as its maintainers have it."""
 
-    @initialize()
-    def create(self) -> None:
-        """Begin with an empty table."""
-        super().create()
+    @initialize(may_lose=one_in_five, commits_last=st.booleans(), may_haste=one_in_five)
+    def create(self, *, may_lose: bool, commits_last: bool, may_haste: bool) -> None:
+        """Begin with an empty table.
+
+        Args:
+            may_lose: whether the ledger may be lost.
+            commits_last: whether commits that are in flight at the end arrive when all else is over.
+            may_haste: whether snapshots may expire that tasks may still write for.
+        """
+        super().create(may_lose=may_lose, commits_last=commits_last)
+        self.may_haste = may_haste
         for module in (side_by_side, rows, data_files):
             self.patched.setattr(module, "ThreadPoolExecutor", Serial)
         self.patched.setattr(tables, "ASKING", RetryPolicy(2, 60, 0, 0))
@@ -91,7 +138,8 @@ class Life(Attempts):
         self.clock = time_machine.travel(self.begun)  # this process's, which is not the store's, and jumps
         self.shown = self.clock.start()
         self.foreign: dict[str, bytes] = {}
-        self.removed: set[bytes] = set()  # for good, or perhaps
+        self.moved: set[bytes] = set()  # of those that a sweep took or may have taken
+        self.removed: set[bytes] = set()  # of those that are gone for good, or may be
         self.kept: dict[str, dict[HourWindow, list[int]]] = {}
         self.named = 0
         self.hasty = self.on_its_way = False
@@ -144,8 +192,8 @@ class Life(Attempts):
         self.named += 1
         with self.weathered(strike):
             plan = compaction.look(MaintenanceSettings(), spec, self.now)
-            for _done in compaction.compact(self.warehouse, spec, plan, f"compaction {self.named}", InTurn()):
-                pass
+            for done in compaction.compact(self.warehouse, spec, plan, f"compaction {self.named}", InTurn()):
+                REACHED[f"a compaction landed: {strategy}"] += done.committed is not None
 
     @contextmanager
     def weathered(self, strike: Strike | None, writer: Writer | None = None) -> Iterator[None]:
@@ -154,59 +202,142 @@ class Life(Attempts):
         with super().weathered(strike, writer):
             yield
 
-    def time_passes(self, seconds: float) -> None:
+    def _pass(self, seconds: float) -> None:
         """Let nothing be on its way for as long as orphans have to be old: that is what `orphans_after` is for."""
         if self.on_its_way and seconds >= OLD.total_seconds():
             self.arrive_all(self.weather.commits)
             self.on_its_way = False
-        super().time_passes(seconds)
+        super()._pass(seconds)
 
-    @rule(hasty=st.booleans(), strike=strikes)
-    def expire(self, hasty: bool, strike: Strike | None) -> None:  # noqa: FBT001
+    @rule(hasty=st.booleans(), beside=attempts, strike=strikes)
+    def expire(self, strike: Strike | None, beside: str | None, *, hasty: bool) -> None:
         """Let all snapshots expire that are not kept: days later, or at once, while tasks of theirs may still write."""
-        self.hasty |= hasty
-        if not hasty:
-            self.time_passes(OLDER.total_seconds())
+        if beside:
+            self._begin(HOURS[0], (0, 1), beside)
+        self._expire(strike, hasty=hasty)
+
+    def _expire(self, strike: Strike | None, *, hasty: bool) -> None:
+        if hasty and self.may_haste:
+            self.hasty = True
+        else:
+            self._pass(OLDER.total_seconds())
+        states = self.states()
         with self.weathered(strike):
             plan = expiry.look(self.now, None, datetime.now(UTC) + OLDER)
-            self.maintain("expiry", lambda held: expiry.run_expiry(self.now, plan, held))
+
+            def expire(held: Held) -> None:
+                done = expiry.run_expiry(self.now, plan, held)
+                REACHED["an expiry removed files"] += sum(each.files for each in done.files.removed) > 0
+                for state in states:
+                    REACHED[f"an expiry met an attempt that was {state}"] += 1
+
+            self.maintain("expiry", expire)
+
+    def states(self) -> set[str]:
+        """Tell in which states there are attempts of hours."""
+        records = (self.now.ledger.hour(hour).record for hour in HOURS)
+        return {record.state for record in records if record.attempt and record.state in {"open", "sealed"}}
 
     @rule(strike=strikes)
     def rewrite_manifests(self, strike: Strike | None) -> None:
         """Write manifests anew."""
-        with self.weathered(strike):
-            self.maintain(
-                "manifests", lambda held: manifests.rewrite_manifests(self.now, manifests.look(self.now), held)
-            )
 
-    @rule(delete=st.booleans(), strike=strikes)
-    def sweep(self, delete: bool, strike: Strike | None) -> None:  # noqa: FBT001
-        """Move or remove what is old and nobody knows."""
-        spec, rules = spec_of(EVENTS, {"table": "lake.events"}), SweepRules(older_than=OLD)
-        if delete:
-            self.removed |= set(self.foreign.values())
-        self.swept |= {url for url in self.unreached() if self.age_of(url) >= OLD.total_seconds()}
+        def rewrite(held: Held) -> None:
+            done = manifests.rewrite_manifests(self.now, manifests.look(self.now), held)
+            REACHED["manifests were written anew"] += done.commit is not None
+
         with self.weathered(strike):
-            self.maintain("sweep", lambda held: sweep(self.warehouse, spec, self.now, rules, held, delete=delete))
+            self.maintain("manifests", rewrite)
+
+    @rule(
+        delete=one_in_five,
+        beside=attempts,
+        then=st.sampled_from(["", "restore", "purge", "purge later"]),
+        strike=strikes,
+    )
+    def sweep(self, strike: Strike | None, beside: str | None, then: str, *, delete: bool) -> None:
+        """Move or remove what is old and nobody knows, of which there is some, as of what is too young for it."""
+        if beside:
+            self._begin(HOURS[0], (0, 1), beside)
+            self._pass(OLD.total_seconds() + 1)
+        self._litter("data", OLD)
+        self._litter("metadata", timedelta(0))
+        self._sweep(strike, delete=delete)
+        if then == "restore":
+            self.restore(None)
+        elif then:
+            self._pass(OLD.total_seconds() + 1 if then == "purge later" else 1)
+            self.purge(None)
+
+    def _sweep(self, strike: Strike | None, *, delete: bool) -> None:
+        spec, rules = spec_of(EVENTS, {"table": "lake.events"}), SweepRules(older_than=OLD)
+        old = {url for url in self.unreached() if self.age_of(url) >= OLD.total_seconds()}
+        states = self.states()
+        taken = {self.foreign[url] for url in old if url in self.foreign}
+        self.moved |= taken
+        if delete:
+            self.removed |= taken
+        self.swept |= old
+
+        def run(held: Held) -> None:
+            done = sweep(self.warehouse, spec, self.now, rules, held, delete=delete)
+            assert not old & set(self.foreign) & self.s3.urls(LOCATION)
+            REACHED["a sweep removed files" if delete else "a sweep moved files"] += done.files > 0
+            REACHED["a sweep left what is young"] += bool(set(self.foreign) & self.s3.urls(LOCATION))
+            for state in states:
+                REACHED[f"a sweep met an attempt that was {state}"] += 1
+
+        with self.weathered(strike):
+            self.maintain("sweep", run)
 
     def age_of(self, url: str) -> float:
         """Tell how long ago an object was written, in seconds by the store's clock."""
         return self.weather.now - self.s3.objects[url.removeprefix("s3://")].modified
 
+    @precondition(lambda self: self.quarantined())
     @rule(strike=strikes)
     def restore(self, strike: Strike | None) -> None:
         """Bring everything back that was moved."""
-        with self.weathered(strike):
-            table = self.now
-            for record, _ in Quarantine(table.files, table.ledger.folder).sweeps():
-                self.maintain("restore", lambda held: restore(self.now, record.sweep, held))  # noqa: B023
+        for sweep_id in sorted({url.rpartition("/quarantine/")[2].partition("/")[0] for url in self.quarantined()}):
+            with self.weathered(strike):
+                self.maintain("restore", lambda held: self._restored(sweep_id, held))  # noqa: B023
 
+    def _restored(self, sweep_id: str, held: Held) -> None:
+        found = Quarantine(self.now.files, self.now.ledger.folder).find(sweep_id)
+        if found is None or found[0].state in {"deleting", "deleted"}:
+            with pytest.raises(SafetyError, match="there is no sweep"):
+                restore(self.now, sweep_id, held)
+            return
+        copies = {self.s3.objects[url.removeprefix("s3://")].body for url in self.quarantined(sweep_id)}
+        done = restore(self.now, sweep_id, held)
+        there = {url: self.s3.objects[url.removeprefix("s3://")].body for url in self.s3.urls(LOCATION)}
+        back = {body for url, body in self.foreign.items() if there.get(url) == body}
+        assert copies & set(self.foreign.values()) <= back
+        assert self.quarantined(sweep_id) == set() or done.there
+        REACHED["a restore brought files back"] += done.files > 0
+
+    def quarantined(self, sweep_id: str = "") -> set[str]:
+        """Name the copies that are in the quarantine, or of one sweep in it."""
+        return {url for url in self.s3.urls(self.quarantine) if "/objects/" in url and f"/{sweep_id}" in url}
+
+    @property
+    def quarantine(self) -> str:
+        """Where the quarantine is."""
+        return f"{LOCATION}/_lakehouse/"
+
+    @precondition(lambda self: self.quarantined())
     @rule(strike=strikes)
     def purge(self, strike: Strike | None) -> None:
-        """Remove for good what was moved a while ago."""
-        self.removed |= set(self.foreign.values())
+        """Remove for good what was moved a while ago, by the age of its sweep's record."""
+        ages = {
+            url.rpartition("/")[0]: self.age_of(url) for url in self.s3.urls(LOCATION) if url.endswith("sweep.json")
+        }
+        old = {folder for folder, age in ages.items() if age >= OLD.total_seconds()}
+        mine = {url for url in self.quarantined() if url.partition("/objects/")[0] in old}
+        self.removed |= {self.s3.objects[url.removeprefix("s3://")].body for url in mine} & set(self.foreign.values())
         with self.weathered(strike):
             self.maintain("purge", lambda held: purge(self.now, OLD, held))
+            REACHED["a purge removed files"] += bool(mine - self.quarantined())
 
     # -----------------------------------------------------------------------------------------------------------------
     # What others do
@@ -215,6 +346,9 @@ class Life(Attempts):
     @rule(folder=st.sampled_from(["data", "metadata", "data/0101/1100"]), age=st.sampled_from([OLD, timedelta(0)]))
     def litter(self, folder: str, age: timedelta) -> None:
         """Leave a file in the table's folders that nobody knows."""
+        self._litter(folder, age)
+
+    def _litter(self, folder: str, age: timedelta) -> None:
         self.named += 1
         url, body = f"{LOCATION}/{folder}/foreign-{self.named}", f"foreign {self.named}".encode()
         self.s3.put_now(url, body, age_s=age.total_seconds())
@@ -231,6 +365,7 @@ class Life(Attempts):
         with self.weathered(strike), suppress(CommitFailedException):
             refs = self.now.table.manage_snapshots()
             (refs.create_branch if branch else refs.create_tag)(head, name).commit()
+            REACHED["a snapshot was given a name"] += 1
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
@@ -247,12 +382,14 @@ class Life(Attempts):
     def lose_ledger(self, everything: bool) -> None:  # noqa: FBT001
         """Lose the quarantine with it, which is in its folder."""
         if everything:
-            self.removed |= set(self.foreign.values())
+            self.removed |= {self.s3.objects[url.removeprefix("s3://")].body for url in self.quarantined()}
         super().lose_ledger(everything)
 
     @rule(ahead=st.sampled_from([timedelta(hours=hours) for hours in (-240, -1, 0, 1, 240)]))
     def clock_jumps(self, ahead: timedelta) -> None:
         """Let this process's clock show another time; ages of snapshots are counted by it, and by nothing else."""
+        if ahead > OLD and not self.may_haste:
+            return
         self.hasty |= ahead > OLD
         self.shown.move_to(self.begun + ahead)
 
@@ -262,9 +399,11 @@ class Life(Attempts):
 
     @invariant()
     def what_nobody_knows_can_be_brought_back(self) -> None:
-        """A stranger's file is where it was or in the quarantine, until it is removed for good."""
-        there = {each.body for name, each in self.s3.objects.items() if "foreign" in name or "/quarantine/" in name}
-        assert set(self.foreign.values()) - there <= self.removed
+        """A stranger's file is where it was, or in the quarantine if it was old, until it is removed for good."""
+        there = {each.body for name, each in self.s3.objects.items() if "foreign" in name}
+        kept = {self.s3.objects[url.removeprefix("s3://")].body for url in self.quarantined()}
+        assert set(self.foreign.values()) - there <= self.moved
+        assert set(self.foreign.values()) - there - kept <= self.removed
 
     def kept_are_as_they_were(self) -> None:
         """A tag or a branch reads the rows that the table had when it was made."""
@@ -280,16 +419,20 @@ class Life(Attempts):
         super().settle()
         self.shown.move_to(self.begun + 3 * OLDER)  # later than any clock has shown
         self.rewrite_manifests(None)
-        self.expire(hasty=False, strike=None)
+        self._expire(None, hasty=False)
         for _ in range(2):
             self.restore(None)
+        assert {body for body in self.foreign.values() if body not in self.removed} <= {
+            each.body for name, each in self.s3.objects.items() if "foreign" in name
+        }
         self.kept_are_as_they_were()
         self.an_hour_is_all_of_one_attempt()
         if not (self.ledger_lost or self.hasty):  # what nobody remembers, or takes for the table's, is for a sweep
+            REACHED["nothing lay there but what was reached, after two landings"] += len(self.landed) > 1
             # What a sweep took before an expiry could remove it is no expiry's any more, where it is brought back.
             assert self.unreached() - set(self.foreign) - self.swept == set()
         self.weather.now += 2 * OLD.total_seconds()
-        self.sweep(delete=True, strike=None)
+        self._sweep(None, delete=True)
         assert self.unreached() == set()
         self.nothing_that_is_reached_is_gone()
         kept = ("hours/", "quarantine/", "maintenance.json", "audit.json")
@@ -301,11 +444,32 @@ class Life(Attempts):
 
 
 pytestmark = pytest.mark.timeout(9 * EXAMPLES)  # seconds, on a machine that may be busy
-
-TestLife = Life.TestCase
-TestLife.settings = settings(
+HISTORIES = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
+
+
+class TestLife(Life.TestCase):  # type: ignore[misc, valid-type]  # Hypothesis makes it
+    """The histories."""
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """Say what they came to; of enough of them each thing that they are for has to happen."""
+        super().tearDownClass()
+        print("", *(f"{count:8,} {what}" for what, count in sorted(REACHED.items())), sep="\n")  # noqa: T201  # with -s
+        if REACHED["histories"] >= ENOUGH:
+            assert [what for what in COMES_TO if not REACHED[what]] == []
+
+
+TestLife.settings = HISTORIES
+
+
+@pytest.mark.full
+@pytest.mark.timeout(9 * SAME)
+def test_histories_that_are_the_same_each_time() -> None:
+    """They notice guards that are gone (tests/mutations); what fails is not looked into for a shorter one."""
+    same = settings(HISTORIES, max_examples=SAME, derandomize=True, database=None, phases=[Phase.generate])
+    run_state_machine_as_test(Life, settings=same)

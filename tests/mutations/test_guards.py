@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,22 @@ from tests.mutations.of_requests import OF_REQUESTS
 from tests.mutations.of_stores import OF_STORES
 
 GUARDS = (*OF_STORES, *OF_ATTEMPTS, *OF_COMMITS, *OF_MAINTENANCE, *OF_REQUESTS)
+HISTORIES = "tests/maintenance/test_life.py::test_histories_that_are_the_same_each_time"
+NOTICED = (
+    "a commit asserts what `main` stood on",
+    "`main` is moved before a sealed attempt is given up",
+    "an hour is replaced only while its live files are those it was opened on",
+    "what is young is no orphan",
+    "a commit that landed is found",
+    "a record is replaced only by who knows its version",
+    "a second pass waits for the grace of zombies",
+    "a young sweep is not purged",
+    "an attempt that has landed is not given up",
+    "an hour that was taken is not committed by who had it",
+    "an hour whose source changed is not skipped",
+    "an open attempt is out of its record before its files go",
+)
+OF_HISTORIES = tuple(replace(guard, killers=(HISTORIES,)) for guard in GUARDS if guard.name in NOTICED)
 WHOLE_S = 1800.0  # of the run without mutants, which has all the tests
 
 # Of a mutant that does not even run; a test that needs a name which is no more would fail of that, too.
@@ -41,7 +58,8 @@ def test_the_guards_are_where_the_table_says() -> None:
     assert wrong == []
     for guard in GUARDS:
         ast.parse(guard.without())
-    killers = {killer for guard in GUARDS for killer in guard.killers}
+    assert len(OF_HISTORIES) == len(NOTICED)
+    killers = {killer for guard in (*GUARDS, *OF_HISTORIES) for killer in guard.killers}
     split = [killer.partition("[")[0].partition("::") for killer in killers]
     assert [f"{file}::{name}" for file, _, name in split if name not in functions_of(ROOT / file)] == []
     assert [guard.name for guard in GUARDS if not guard.killers] == []
@@ -73,6 +91,20 @@ def test_without_the_guard_a_test_fails(
     guard: Guard, whole: Run, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """One of its killers, all of which pass with it; the mutated module is what they imported."""
+    _without(guard, whole, tmp_path, request)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(WHOLE_S)
+@pytest.mark.parametrize("guard", [pytest.param(guard, id=guard.name) for guard in OF_HISTORIES])
+def test_without_the_guard_histories_fail(
+    guard: Guard, whole: Run, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A table's life under any weather notices by itself what its laws stand on."""
+    _without(guard, whole, tmp_path, request)
+
+
+def _without(guard: Guard, whole: Run, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for killer in guard.killers:
         assert any(is_of(test, killer) for test in whole.passed), whole.output
         assert not any(is_of(test, killer) for test in whole.failed), whole.output
