@@ -2,7 +2,8 @@
 
 Spark's readers know no places in a file and skip no bad row by policy, so the first fault ends the hour; it is found by
 one aggregate over the columns that rules exist for, before anything is written, and the file at fault by asking file
-by file. Spark is stricter or laxer than our readers where its own parsers are.
+by file. Spark is stricter or laxer than our readers where its own parsers are; lines of CSV that its parser would
+misread in silence are looked for beforehand.
 """
 
 import re
@@ -53,6 +54,7 @@ _OPTIONS = {
         "mode": "FAILFAST",
         "header": "true",
         "enforceSchema": "false",  # else columns go by place, whatever their names
+        "columnPruning": "false",  # else fields are not counted where the transform leaves a column out
         "escape": '"',
         "nullValue": _NO_TEXT,
         "emptyValue": "",
@@ -71,6 +73,11 @@ _BEYOND = {
 }
 _IN_PLACE = "\ufffd"
 _NO_UTF_8 = "a character U+FFFD, which Spark puts in place of bytes that are no UTF-8"
+# Quotes around a field, closed on its line with nothing behind them, or within a field that does not begin with one.
+_WELL_QUOTED = r'^[^"]*+(?:(?:(?<![^,])"[^"\x00]*+(?:""[^"\x00]*+)*+"(?![^,\r])|(?<=[^,])")[^"]*+)*+\z'
+_ILL_QUOTED = "a quote that is not closed on its line, text behind a closed one, or NUL in quotes"
+_WITHIN = r"\r[\s\S]"
+_LONE_RETURN = "a carriage return that ends no line, which Spark takes for the end of one"
 _GLOB = re.compile(r"([\\*?\[\]{}])")
 
 
@@ -92,6 +99,7 @@ def read_by_spark(session: SparkSession, files: LakehouseFileIO, view: View) -> 
             f"Spark takes {len(frame.inputFiles())} of the {len(view.objects)} files that were listed, "
             f"{view.objects[0].url} among them; write `reader: arrow`"
         )
+    _check_lines(session, view)
     counts = _judged(session, view, frame)
     return (frame.where(_in(view.hour, frame)) if view.hour else frame), counts
 
@@ -187,6 +195,35 @@ def _frame(session: SparkSession, view: View, objects: Sequence[SourceObject]) -
 def _path(url: str) -> str:
     """Write a URL so that Hadoop takes it as it is."""
     return _GLOB.sub(r"\\\1", re.sub(r"^s3://", "s3a://", url))
+
+
+def _check_lines(session: SparkSession, view: View) -> None:
+    """Read the lines of CSV as text: Spark's parser closes an open quote where its line ends, and drops NUL in quotes.
+
+    `contains` spares most lines the expressions, which do not backtrack.
+
+    Raises:
+        DataError: a line would be read as something else; names its file.
+    """
+    if view.format != "csv":
+        return
+    line = F.col("value")
+    rules = (
+        (line.contains('"') & ~line.rlike(_WELL_QUOTED), _ILL_QUOTED),
+        (line.contains("\r") & line.rlike(_WITHIN), _LONE_RETURN),
+    )
+
+    def broken(objects: Sequence[SourceObject]) -> list[str]:
+        lines = session.read.format("text").options(lineSep="\n", recursiveFileLookup="true")
+        counts = lines.load([_path(item.url) for item in objects]).agg(*(_count(condition) for condition, _ in rules))
+        return [said for (_, said), count in zip(rules, counts.collect()[0], strict=True) if count]
+
+    if not broken(view.objects):
+        return
+    for item in view.objects:
+        if said := broken([item]):
+            raise DataError(f"{item.url}: {said[0]} (`reader: arrow` takes more, and tells the row)")
+    raise DataError("a line that Spark would misread was there, and is not any more: list again")
 
 
 def _judged(session: SparkSession, view: View, frame: DataFrame) -> Counts:

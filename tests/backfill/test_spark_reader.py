@@ -195,6 +195,59 @@ def test_quoted_empty_text_is_no_null(project: Project) -> None:
     assert project.rows() == [{"at": AT, "a": None, "b": "", "c": 'x "y", z'}]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        pytest.param(b'3,1,"b', "a quote that is not closed on its line", id="cut off in quotes"),
+        pytest.param(b'3,1,"b""\n', "a quote that is not closed on its line", id="open behind a doubled quote"),
+        pytest.param(b'3,1,"b\n4,1,c"\n', "a quote that is not closed on its line", id="two lines that look like rows"),
+        pytest.param(b'3,1,"x"y\n', "text behind a closed one", id="text behind a quote"),
+        pytest.param(b'3,1,"x\0y"\n', "NUL in quotes", id="NUL"),
+        pytest.param(b"3,1,a\r4,1,b\n", "a carriage return that ends no line", id="lone carriage return"),
+        pytest.param(b"3\n", "Malformed", id="too few fields"),
+        pytest.param(b"3,1,a,b\n", "Malformed", id="too many fields"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_lines_that_spark_would_misread_are_refused(project: Project, line: bytes, said: str, *, packed: bool) -> None:
+    """Spark alone gives rows for each of them, without a word: the file is named, whatever columns are asked for."""
+    suffix = "csv.gz" if packed else "csv"
+    _describe(project, f"raw/%Y/%m/%d/%H-*.{suffix}", "{id: long!, m: int, s: string}", transform="t.sql")
+    project.write(
+        "tables/t.sql",
+        "SELECT TIMESTAMP '2013-01-01 10:00:00' AS at, id, CAST(NULL AS DOUBLE) AS size FROM source",
+    )
+    for name, body in (("a", b'id,m,s\n1,1,"a ""b"", c"\n'), ("b", b"id,m,s\n2,1,a\n" + line)):
+        _land(project, f"raw/2013/01/01/10-{name}.{suffix}", gzip.compress(body) if packed else body)
+    with pytest.raises(DataError, match=said) as caught:
+        project.run()
+    assert f"10-b.{suffix}" in str(caught.value)
+    assert project.ids() == []
+
+
+@pytest.mark.parametrize("reader", ["spark", "arrow"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+def test_good_quotes_are_the_same_text_with_both_readers(project: Project, reader: str, end: str) -> None:
+    """Fields in quotes, and quotes within others, arrive alike, whatever ends the lines; the last one has no end."""
+    columns = "{at: timestamptz!, s: string, u: string}"
+    project.describe({"source": f"{{path: raw/%Y/%m/%d/%H.csv, reader: {reader}, columns: {columns}}}"})
+    project.describe({"columns": columns})
+    expected = {
+        '"a ""b"", c",x': ('a "b", c', "x"),
+        '"","\'"': ("", "'"),
+        '"""",d"e': ('"', 'd"e'),
+        ' "f",""""""': (' "f"', '""'),
+        '"g\t",\u00e9': ("g\t", "\u00e9"),
+        ',"\\"': (None, "\\"),
+        '"#h"",i",': ('#h",i', None),
+    }
+    lines = [f"2013-01-01T10:00:0{n}Z,{line}" for n, line in enumerate(expected)]
+    _land(project, "raw/2013/01/01/10.csv", end.join(['"at","s","u"', *lines]).encode())
+    project.run()
+    found = sorted(project.rows(), key=lambda each: each["at"])
+    assert [(each["s"], each["u"]) for each in found] == list(expected.values())
+
+
 def test_stores_that_spark_does_not_reach_are_refused(project: Project) -> None:
     """Spark from PyPI has no s3a:// file system: the error says so, and the way out."""
     view = View("jsonl", (SourceObject("s3://raw/a.jsonl", 1, "e"),), pa.schema([("n", pa.int64())]), reader="spark")
