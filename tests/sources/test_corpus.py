@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -201,7 +202,6 @@ def of_csv() -> Iterator[tuple[str, Cell]]:
     yield "blank line alone", Cell(b"\n", error='has no column "n", "s" in its header line')
     yield "header alone", Cell(b"n,s\n")
     yield "truncated", Cell(b"n,s\n1,a\n2", [row(1, "a")], [(3, None, "has not 2 fields but 1")])
-    yield "truncated in quotes", Cell(b'n,s\n1,a\n2,"b', [row(1, "a")], [(3, None, "a quote is not closed")])
     yield "truncated header", Cell(b"n", error='has no column "s" in its header line')
     yield "Latin-1", Cell(b"n,s\n1,\xe9\n2,b\n", [row(2, "b")], [(2, None, "is no UTF-8 at byte 3 of the line")])
     yield "Latin-1 header", Cell(b"n,s,\xe9\n1,a,b\n", error="the header line cannot be read: .*land it")
@@ -213,12 +213,6 @@ def of_csv() -> Iterator[tuple[str, Cell]]:
     yield "BOM twice", Cell(b"\xef\xbb\xbf" * 2 + b"n,s\n1,a\n", error=r'has no column "n" .*\(it has .{2}ufeffn., s\)')
     yield "CRLF", Cell(b"n,s\r\n1,a\r\n", [row(1, "a")])
     yield "CR alone", Cell(b"n,s\r1,a\r2,b\r", error=r"has no column \"s\" .*\(it has n, 's.r1', 'a.r2', b\)")
-    yield (
-        "line feed in quotes",
-        Cell(
-            b'n,s\n1,"a\nb"\n2,c\n', [row(2, "c")], [(2, None, "a quote is not closed"), (3, None, "has not 2 fields")]
-        ),
-    )
     yield "NUL", Cell(b"n,s\n1,a\0b\n", [row(1, "a\0b")])
     yield "huge field", Cell(b"n,s\n1,%b\n" % HUGE.encode(), [row(1, HUGE)])
     yield (
@@ -251,6 +245,30 @@ def of_csv() -> Iterator[tuple[str, Cell]]:
     odd = dict.fromkeys(ODD_NAMES, 1)
     body = f"{header}\n{','.join('1' for _ in odd)}\n".encode()
     yield "odd names", Cell(body, [odd], schema=pa.schema([(name, pa.int64()) for name in odd]))
+
+
+def of_quotes() -> Iterator[tuple[str, Cell]]:
+    """CSV: quotes, and what only they make part of a field."""
+    yield "truncated in quotes", Cell(b'n,s\n1,a\n2,"b', [row(1, "a")], [(3, None, "a quote is not closed")])
+    yield (
+        "open quote",
+        Cell(b'n,s\n1,"a,2\n2,b\n3,"c""\n', [row(2, "b")], [(n, None, "a quote is not closed") for n in (2, 4)]),
+    )
+    yield "text behind a quote", Cell(b'n,s\n"1"0,a\n2,"x"y\n3,"x" \n', [row(10, "a"), row(2, "xy"), row(3, "x ")])
+    yield "quote within", Cell(b'n,s\n1,a"b\n2, "c"\n', [row(1, 'a"b'), row(2, ' "c"')])
+    yield (
+        "quotes in quotes",
+        Cell(b'n,s\n1,"a ""b"", c"\n2,""""\n3,""\n', [row(1, 'a "b", c'), row(2, '"'), row(3, "")]),
+    )
+    yield "CR within", Cell(b"n,s\n1,a\r2,b\n2,a\rb\n", [row(2, "a\rb")], [(2, None, "has not 2 fields but 3")])
+    yield "CR in quotes", Cell(b'n,s\n1,"a\rb"\n', [row(1, "a\rb")])
+    yield "NUL in quotes", Cell(b'n,s\n1,"a\0b"\n', [row(1, "a\0b")])
+    yield (
+        "line feed in quotes",
+        Cell(
+            b'n,s\n1,"a\nb"\n2,c\n', [row(2, "c")], [(2, None, "a quote is not closed"), (3, None, "has not 2 fields")]
+        ),
+    )
 
 
 def of_stored(write: Callable[[pa.Table], bytes], what: str, *, far: bool) -> Iterator[tuple[str, Cell]]:
@@ -370,7 +388,7 @@ def cells() -> dict[str, Cell]:
         "parquet": of_stored(parquet, "Parquet", far=True),
         "orc": of_stored(orc_file, "ORC", far=False),
     }
-    for form, of_form in {"jsonl": of_json(), "csv": of_csv(), **stored}.items():
+    for form, of_form in {"jsonl": of_json(), "csv": chain(of_csv(), of_quotes()), **stored}.items():
         found |= {f"{form}-{oddity}": cell for oddity, cell in of_form}
     for form, text in (("jsonl", b'{"n": 1, "s": "a"}\n'), ("csv", b"n,s\n1,a\n")):
         for suffix, codec in CODECS.items():
