@@ -13,7 +13,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.conformance.cases import AT, FILE, SMALL_TABLE, Case, Row, csv, jsonl, orc, parquet, table, through_sql
+from tests.conformance.cases import (
+    AT,
+    FILE,
+    SMALL_TABLE,
+    TEXT_AT,
+    Case,
+    Row,
+    csv,
+    jsonl,
+    orc,
+    parquet,
+    table,
+    through_sql,
+)
 from tests.conformance.cases import CASES as COMMON
 
 UTC_US = pa.timestamp("us", "UTC")
@@ -127,6 +140,27 @@ _CUT_CSV = Case(
     "size: double",
     error=r"10\.csv\.gz.*truncated",
 )
+_ILL_QUOTED = r"10\.csv: a quote that is not closed on its line.*`reader: arrow` takes more, and tells"
+_OPEN = r"10\.csv:\d: a quote is not closed on its line"
+_GOOD_QUOTES = ['a "b", c', "", '"', 'd"e', ' "f"', "g", "h"]
+_LONE_RETURN = r"10\.csv: a carriage return that ends no line"
+
+
+def quoted(name: str, *lines: str, rows: list[str] | None = None, error: str = "", spark: str = "") -> list[Case]:
+    """Make cases of CSV lines with a text `s`, for our reader and for Spark's.
+
+    Args:
+        name: of the case.
+        lines: behind `at` and `id`; the last one without its end.
+        rows: what our reader finds in `s`; Spark's, too, where it says nothing.
+        error: what our reader says.
+        spark: what Spark's says.
+    """
+    found = None if rows is None else [{"id": number, "s": text} for number, text in enumerate(rows)]
+    case = Case(name, {f"{FILE}.csv": csv("s", *lines).removesuffix(b"\n")}, "s: string", found, error)
+    return [case, by_spark(replace(case, rows=None, error=spark) if spark else case)]
+
+
 _LEAP = Case(
     "leap_second", {f"{FILE}.csv": csv("t", "2016-12-31T23:59:60Z")}, "t: timestamptz", error=r"10\.csv.*23:59:60"
 )
@@ -162,6 +196,16 @@ ODD = [
     by_spark(_CUT),
     _CUT_CSV,
     by_spark(replace(_CUT_CSV, error=r"10\.csv\.gz: \[FAILED_READ_FILE")),
+    *quoted("cut_off_in_quotes", "a", '"b', error=_OPEN, spark=_ILL_QUOTED),
+    *quoted("cut_off_in_doubled_quotes", "a", '"b""', error=_OPEN, spark=_ILL_QUOTED),
+    *quoted("cut_off_text", "a", "b", rows=["a", "b"]),  # which nobody can tell from a whole one
+    *quoted("open_quote", '"a,2', "b", error=_OPEN, spark=_ILL_QUOTED),
+    *quoted("line_feed_in_quotes", f'"a\n{TEXT_AT},1,b"', "c", error=_OPEN, spark=_ILL_QUOTED),
+    *quoted("return_in_quotes", f'"a\r{TEXT_AT},1,b"', rows=[f"a\r{TEXT_AT},1,b"], spark=_LONE_RETURN),
+    *quoted("return_within", f"a\r{TEXT_AT},1,b", "c", error=r"10\.csv:2: has not 3 fields", spark=_LONE_RETURN),
+    *quoted("nul_in_quotes", '"a\0b"', rows=["a\0b"], spark=_ILL_QUOTED),
+    *quoted("text_behind_a_quote", '"x"y', '"x" ', rows=["xy", "x "], spark=_ILL_QUOTED),
+    *quoted("good_quotes", '"a ""b"", c"', '""', '""""', 'd"e', ' "f"', '"g"\r', "h", rows=_GOOD_QUOTES),
     _LEAP,
     by_spark(_LEAP),
     _YEAR,
