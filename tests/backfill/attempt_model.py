@@ -519,6 +519,7 @@ class Attempts(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(requests) - 1))
         self.arrive_all([requests.pop(place)])
 
+    @precondition(lambda self: self.writers)  # between runs it is a run like others
     @rule(hour=st.sampled_from(HOURS))
     def another_writes(self, hour: HourWindow) -> None:
         """Let somebody else add rows to an hour, as any engine does that knows the catalog alone."""
