@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("table")
-@click.argument("hours", metavar="RANGE", required=False)
+@click.argument("hours", metavar="[RANGE]", required=False)
 @click.option("--dry-run", is_flag=True, help="Say what would be compacted, how, and why; change nothing.")
 @config
 @as_json

@@ -335,7 +335,7 @@ class Audit:
             count, missing = count + len(some), [*missing, *some][:SHOWN]
         if count:
             raise SafetyError(
-                f"{count} files that {self.table.identifier} reaches were not listed ({', '.join(missing)}): either "
+                f"of the files that {self.table.identifier} reaches {count:,} were not listed ({', '.join(missing)}): either "
                 "they are lost, or the listing cannot be relied on. Nothing is removed"
             )
 

@@ -446,7 +446,7 @@ def test_a_listing_that_misses_what_is_reached_is_not_relied_on(lake: Lake) -> N
     (path,) = lake.files(TEN)
     body = lake.now.files.get(path).body
     lake.now.files.delete(path)
-    refused(lake, "1 files that .* reaches were not listed")
+    refused(lake, "of the files that .* reaches 1 were not listed")
     lake.now.files.put(path, body)
     assert swept(lake).files == 1
 
