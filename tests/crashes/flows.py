@@ -4,15 +4,18 @@ Rows come as Arrow batches, so that no engine has to start; from the opening of 
 that of every run.
 """
 
+import base64
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lakehouse_pipeline import events
@@ -31,15 +34,18 @@ from lakehouse_pipeline.maintenance.audit import SweepRules
 from lakehouse_pipeline.maintenance.lease import Held, maintaining
 from lakehouse_pipeline.maintenance.quarantine import Quarantine
 from lakehouse_pipeline.maintenance.sweep import purge, restore, sweep
+from lakehouse_pipeline.object_store.settings import SMALLEST_PART_BYTES
 from lakehouse_pipeline.testing.crash import VARIABLE, crash_where_told
 from tests.backfill.hands import in_hand, new_attempt
-from tests.iceberg.lake import ELEVEN, EVENTS, TEN, TWELVE, Lake, in_bucket, spec_of
+from tests.iceberg.lake import ELEVEN, EVENTS, MEGABYTE, TEN, TWELVE, Lake, in_bucket, spec_of
 from tests.iceberg.lake import events as rows_of
 
 Rows = Mapping[str, list[int]]  # ids, by hour
 
 AGES = timedelta(days=6)  # later than whatever is kept for a while
 LAPSED = timedelta(seconds=-1)  # by the store's clock, which counts seconds
+IN_PARTS = {"s3.multipart.part-size-bytes": str(SMALLEST_PART_BYTES), "s3.multipart.threshold": "1"}
+PADDING = 2 * SMALLEST_PART_BYTES  # with what else is in a file, three parts
 ORPHANS = ("data/foreign.parquet", "data/other.parquet", "metadata/foreign-m0.avro")
 
 
@@ -56,8 +62,8 @@ def close_all(table: HourlyTable) -> None:
             close_attempts(table, is_over, grace=LAPSED)
 
 
-def run(lake: Lake, hour: HourWindow, files: Sequence[Sequence[int]], run_id: str = "run") -> None:
-    """Bring an hour to these files, from wherever an earlier run has left it."""
+def run(lake: Lake, hour: HourWindow, files: Sequence[Sequence[int]], run_id: str = "run", *, padding: int = 0) -> None:
+    """Bring an hour to these files, each with so many bytes of padding, from wherever an earlier run has left it."""
     wanted = f"files {files}"
     hand = in_hand(lake, hour, run_id)
     record = hand.held.record
@@ -67,19 +73,27 @@ def run(lake: Lake, hour: HourWindow, files: Sequence[Sequence[int]], run_id: st
     elif record.state != "idle" or not record.committed or record.committed.source != wanted:
         if record.state in {"sealed", "committing", "aborting"} and hand.abandon("other rows are wanted"):
             hand = in_hand(lake, hour, run_id)  # it had landed
-        _write(lake, hand, files, wanted)
+        _write(lake, hand, files, wanted, padding)
         hand.commit()
     close_attempts(lake.now, is_over, hour=hour)
 
 
-def _write(lake: Lake, hand: HourInHand, files: Sequence[Sequence[int]], wanted: str) -> None:
+def _write(lake: Lake, hand: HourInHand, files: Sequence[Sequence[int]], wanted: str, padding: int) -> None:
     """Open an attempt, write it and seal it."""
-    batches = [in_bucket(place, rows_of(hand.hour, ids)) for place, ids in enumerate(files)]
+    batches = [in_bucket(place, _padded(rows_of(hand.hour, ids), padding)) for place, ids in enumerate(files)]
     attempt = new_attempt(lake.now, hand.hour, buckets=len(batches), source=wanted)
     if superseded := hand.open(attempt):
         hand.close_superseded(superseded)
-    written = lake.write(hand.hour, batches, attempt.id)
+    written = lake.write(hand.hour, batches, attempt.id, MEGABYTE + 2 * padding)
     hand.seal(lake.now.seal(attempt.id, written, rows_read=None, rejected=0))
+
+
+def _padded(rows: pa.RecordBatch, padding: int) -> pa.RecordBatch:
+    """Give the first event a name that no codec makes shorter than this."""
+    names = rows["name"].to_pylist()
+    if padding:
+        names[0] = base64.b64encode(random.Random(0).randbytes(padding)).decode()  # noqa: S311  # no secret
+    return rows.set_column(rows.schema.get_field_index("name"), rows.schema.field("name"), pa.array(names, pa.string()))
 
 
 def left_open(lake: Lake, hour: HourWindow, ids: Sequence[int], *, sealed: bool) -> None:
@@ -114,6 +128,16 @@ def an_open_attempt(lake: Lake) -> None:
     left_open(lake, TEN, [8, 9], sealed=False)
 
 
+def an_open_upload(lake: Lake) -> None:
+    """Begin with what a run has left that was killed between the parts of a file."""
+    two_hours(lake)
+    hand = in_hand(lake, TEN, "killed")
+    hand.open(new_attempt(hand.table, TEN, source="of a run that was killed"))
+    url = f"{lake.now.location}/data/00000-{hand.attempt.id}-0-0.parquet"
+    requests = hand.table.files._s3_store()._requests
+    requests.put_part(url, requests.create_upload(url, "nonce"), 1, bytes(SMALLEST_PART_BYTES))
+
+
 def a_sealed_attempt(lake: Lake) -> None:
     """Begin with a sealed attempt that nobody wants any more."""
     two_hours(lake)
@@ -130,6 +154,11 @@ def sealed_attempts(lake: Lake) -> None:
 def replace_hour(lake: Lake) -> None:
     """Run the hour."""
     run(lake, TEN, [[4], [5], [6]])
+
+
+def replace_hour_in_parts(lake: Lake) -> None:
+    """Run the hour into one file that is uploaded in parts."""
+    run(lake, TEN, [[4, 5, 6]], padding=PADDING)
 
 
 def commit_together(lake: Lake) -> None:
@@ -253,6 +282,7 @@ class Flow:
         commits: snapshots that it makes, whatever struck it on its way.
         orphans: of those that lie there at the beginning, how many lie there at the end.
         plain: whether the table is in a plain bucket: SeaweedFS's table buckets refuse names of strangers.
+        settings: of the catalog, and so of the client.
     """
 
     begins: Callable[[Lake], None]
@@ -263,6 +293,7 @@ class Flow:
     commits: int = 1
     orphans: int = 0
     plain: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 TWO_HOURS: Rows = {TEN.key: [1, 2, 3], ELEVEN.key: [7]}
@@ -275,6 +306,14 @@ FLOWS: Mapping[str, Flow] = {
     "hour": Flow(two_hours, replace_hour, REPLACED, (*HOUR, "object.deleted"), TWO_HOURS),
     "superseding": Flow(
         an_open_attempt, replace_hour, REPLACED, (*HOUR, "attempt.closed", "object.deleted"), TWO_HOURS
+    ),
+    "hour in parts": Flow(
+        an_open_upload,
+        replace_hour_in_parts,
+        REPLACED,
+        (*HOUR, "attempt.closed", "upload.aborted", "object.deleted"),
+        TWO_HOURS,
+        settings=IN_PARTS,
     ),
     "giving up": Flow(
         a_sealed_attempt,

@@ -21,14 +21,25 @@ from lakehouse_pipeline.demo.seaweed import SeaweedServer
 from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Effect, Fault
-from tests.backfill.lone_runs import Lone
+from tests.backfill.lone_runs import WITHIN_S, Lone
 from tests.crashes.flows import FLOWS, Doing, close_all
 from tests.iceberg.lake import Lake
 
 SEEDS = range(int(os.environ.get("LAKEHOUSE_CRASH_SEEDS", "1")))
 POINTS = [(flow, event) for flow, told in FLOWS.items() for event in told.events]
 # Of each way of going on one flow; those that go on like another take their turn in `make test-full`.
-LIKE_OTHERS = dict.fromkeys(("hour", "superseding", "rewrite", "sweep for good", "restore", "purge"), pytest.mark.full)
+LIKE_OTHERS = dict.fromkeys(
+    ("hour", "superseding", "hour in parts", "rewrite", "sweep for good", "restore", "purge"), pytest.mark.full
+)
+LONE = ("upload.aborted",)  # that no other flow says
+# On the way of a file that is uploaded in parts: what is held then, and how many uploads a kill leaves open.
+UPLOAD = {
+    "created": (Fault(effect=Effect.HOLD, verb="CreateMultipartUpload", landed=True), 1),
+    "between parts": (Fault(effect=Effect.HOLD, verb="UploadPart", after=1), 1),
+    "before it is completed": (Fault(effect=Effect.HOLD, verb="CompleteMultipartUpload"), 1),
+    "completed": (Fault(effect=Effect.HOLD, verb="CompleteMultipartUpload", landed=True), 0),
+    "before another's is aborted": (Fault(effect=Effect.HOLD, verb="AbortMultipartUpload"), 1),
+}
 KEPT = ("hours/", "quarantine/", "maintenance.json", "committer.json", "audit.json")  # of the ledger
 
 
@@ -86,6 +97,7 @@ def made(flow: str, seaweed: SeaweedServer, faults: FaultServer, tmp_path: Path)
         properties = {**place, **seaweed.s3_properties()}
     else:
         properties = seaweed.catalog_properties()
+    properties |= FLOWS[flow].settings
     catalog: Catalog = open_catalog(properties)
 
     def make() -> Bay:
@@ -135,15 +147,38 @@ def test_a_flow_says_what_is_listed(made: Callable[[], Bay], flow: str) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     ("flow", "event"),
-    [pytest.param(flow, event, id=f"{flow}-{event}", marks=LIKE_OTHERS.get(flow, ())) for flow, event in POINTS],
+    [
+        pytest.param(flow, event, id=f"{flow}-{event}", marks=() if event in LONE else LIKE_OTHERS.get(flow, ()))
+        for flow, event in POINTS
+    ],
 )
 def test_killed_at(made: Callable[[], Bay], flow: str, event: str, seed: int) -> None:
     """Each hour is the old one or the new one, all snapshots are whole, and the next run takes it to its end."""
-    told, chance = FLOWS[flow], random.Random(f"{flow} {event} {seed}")  # noqa: S311  # no secret
+    chance = random.Random(f"{flow} {event} {seed}")  # noqa: S311  # no secret
     nth, bay = chance.randint(1, said(made, flow)[event]), made()
     with Lone(bay.doing(f"{event}:{nth}")) as struck:
         struck.killed()
-    lake = bay.lake
+    goes_on(bay)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("flow", ["hour in parts"])
+@pytest.mark.parametrize("where", UPLOAD)
+def test_killed_in_an_upload(made: Callable[[], Bay], faults: FaultServer, where: str) -> None:
+    """No event is said of its requests: one is held on its way, or its answer is, until the process is dead."""
+    fault, left = UPLOAD[where]
+    bay, held = made(), faults.add(fault)
+    with Lone(bay.doing()) as struck:
+        held.wait_held(timeout_s=WITHIN_S)
+        struck.kill()
+    held.remove()
+    assert len(list(bay.lake.now.files.list_uploads(f"{bay.lake.now.location}/"))) == left
+    goes_on(bay)
+
+
+def goes_on(bay: Bay) -> None:
+    """Look at what a kill has left: each hour is the old or the new one, and whole; then do the flow again."""
+    lake, told = bay.lake, FLOWS[bay.flow]
     reached = lake.reached()
     assert reached - lake.stored("metadata") - lake.stored("data") == set()
     rows, before = lake.rows(), told.before or told.after
