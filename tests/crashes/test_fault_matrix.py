@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,7 +22,7 @@ from lakehouse_pipeline.iceberg.tables import open_catalog
 from lakehouse_pipeline.testing.asked import Dialect
 from lakehouse_pipeline.testing.faults import FaultServer
 from lakehouse_pipeline.testing.schedule import Armed, Effect, Fault
-from tests.backfill.lone_runs import Lone
+from tests.backfill.lone_runs import WITHIN_S, Lone
 from tests.crashes.flows import FLOWS, Doing, Rival
 from tests.crashes.test_crash_points import Bay, holds
 from tests.iceberg.answers import tries
@@ -258,21 +259,56 @@ def test_of_the_catalog(
     holds(bay)
 
 
-TWICE = {"plan": "object.put", "write": "attempt.opened", "seal": "attempt.sealed", "commit": "commit.sent"}
+TWICE = {
+    "plan": ("hour", "object.put"),
+    "write": ("hour", "attempt.opened"),
+    "seal": ("hour", "attempt.sealed"),
+    "commit": ("hour", "commit.sent"),
+    "ack": ("hour", "commit.landed"),
+    "compaction": ("copy", "commit.sent"),
+    "manifests": ("manifests", "commit.sent"),
+    "expiry delete": ("expiry", "expiry.deleting"),
+    "sweep copy": ("sweep", "sweep.began"),
+    "sweep delete": ("sweep", "sweep.copied"),
+    "restore copy": ("restore", "sweep.restored"),
+}
+NOTHING_LEFT = {"manifests", "restore copy"}  # whoever comes second finds it done, and ends
 
 
-@pytest.mark.parametrize("stage", TWICE)
-def test_the_same_hour_twice(begun: Callable[[str], tuple[Bay, dict[str, str]]], stage: str) -> None:
+@pytest.mark.parametrize("stage", [pytest.param(stage, marks=[pytest.mark.full] * (stage in LATER)) for stage in TWICE])
+def test_twice_at_once(begun: Callable[[str], tuple[Bay, dict[str, str]]], stage: str) -> None:
     """One run stops there, another goes by it to the end: the first gives way when it goes on, to one commit."""
-    bay, properties = begun("hour")
-    doing = Doing("hour", properties, bay.lake.identifier)
-    with Lone(Rival(doing, stops_at=TWICE[stage])) as slow:
+    flow, stops_at = TWICE[stage]
+    bay, properties = begun(flow)
+    doing = Doing(flow, properties, bay.lake.identifier)
+    with Lone(Rival(doing, stops_at=stops_at)) as slow:
         slow.stopped()
         with Lone(Rival(doing)) as fast:
             assert fast.ended() == ""
         slow.go_on()
-        assert slow.ended() in {"CommitConflictError", "TakenError"}
-    FLOWS["hour"].does(bay.lake)
+        assert slow.ended() in ({""} if stage in NOTHING_LEFT else {"CommitConflictError", "TakenError"})
+    FLOWS[flow].does(bay.lake)
+    holds(bay)
+
+
+@pytest.mark.parametrize("stage", ["upload part", "upload complete"])
+def test_an_upload_that_another_run_aborts(
+    begun: Callable[[str], tuple[Bay, dict[str, str]]], seaweed: SeaweedServer, stage: str
+) -> None:
+    """Its request is late, and the other run ends meanwhile: the first gives way, and leaves no file and no upload."""
+    struck = STAGES[stage]
+    bay, properties = begun(struck.flow)
+    with FaultServer(seaweed.endpoint) as server:
+        late = server.add(Fault(effect=Effect.HOLD, verb=struck.verb, path=struck.path))
+        doing = Doing(struck.flow, {**properties, **PATIENT, "s3.endpoint": server.endpoint}, bay.lake.identifier)
+        with Lone(Rival(doing)) as slow:
+            late.wait_held(timeout_s=WITHIN_S)
+            with Lone(Rival(replace(doing, catalog=properties))) as fast:
+                assert fast.ended() == ""
+            late.release()
+            assert slow.ended() == "CommitConflictError"
+        assert [each for each in server.exchanges if each.fault and each.upstream_status == HTTPStatus.NOT_FOUND]
+    FLOWS[struck.flow].does(bay.lake)
     holds(bay)
 
 
