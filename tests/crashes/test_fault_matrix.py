@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -146,7 +147,9 @@ FAULTS = {
     "reset after the effect": Met(Fault(effect=Effect.RESET, times=3, landed=True), CHANGES, PATIENT),
     "no answer after the effect": Met(Fault(effect=Effect.SILENCE, landed=True), CHANGES, HASTY),
     "half an answer": Met(
-        Fault(effect=Effect.CUT), ("upload create", "upload complete", *READS, "sweep copy", *DELETES), PATIENT
+        Fault(effect=Effect.CUT),
+        ("upload create", "upload complete", *READS, *DELETES, "sweep copy", "restore copy"),
+        PATIENT,
     ),
     "409 of If-None-Match": Met(
         Fault(effect=Effect.CONFLICT, header="If-None-Match", times=2),
@@ -170,9 +173,11 @@ CELLS = [(stage, name) for name, met in FAULTS.items() for stage in met.stages]
 # Of what is handled alike, one takes its turn in CI; the others in `make test-full`.
 LATER = {"compaction", "manifests", "expiry read", "expiry delete", "restore copy"}
 LATER_CELLS = {
-    *((stage, "500") for stage in ("upload part", "upload complete", "lease", "sweep record")),
-    *((stage, name) for stage in ("upload create", "upload abort") for name in ("503 half the time", "500", "reset")),
+    *product(("upload create", "upload complete", "upload abort", "lease"), ("503 half the time", "500", "reset")),
+    *product(("upload part", "sweep record", "sweep copy", "sweep delete"), ("500",)),
+    *product(("upload create", "upload abort", "sweep record"), ("no answer after the effect",)),
 }
+LATER_TWICE = LATER | {"ack", "sweep copy", "upload part"}
 
 
 @pytest.fixture
@@ -291,7 +296,13 @@ def test_twice_at_once(begun: Callable[[str], tuple[Bay, dict[str, str]]], stage
     holds(bay)
 
 
-@pytest.mark.parametrize("stage", ["upload part", "upload complete"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(stage, marks=[pytest.mark.full] * (stage in LATER_TWICE))
+        for stage in ("upload part", "upload complete")
+    ],
+)
 def test_an_upload_that_another_run_aborts(
     begun: Callable[[str], tuple[Bay, dict[str, str]]], seaweed: SeaweedServer, stage: str
 ) -> None:
