@@ -160,9 +160,11 @@ FAULTS = {
         Fault(effect=Effect.CONFLICT, header="If-Match", times=2), ("plan", "ack", "lease"), PATIENT
     ),
     "412 of another version": Met(
-        Fault(effect=Effect.REFUSED, header="x-amz-copy-source-if-match"), ("sweep copy",), fails=("sweep copy",)
+        Fault(effect=Effect.REFUSED, header="x-amz-copy-source-if-match"), ("sweep copy",), PATIENT, ("sweep copy",)
     ),
-    "412 after the effect": Met(Fault(effect=Effect.REFUSED, header="If-None-Match", landed=True), ("restore copy",)),
+    "412 after the effect": Met(
+        Fault(effect=Effect.REFUSED, header="If-None-Match", landed=True), ("restore copy",), PATIENT
+    ),
     "error in a 200": Met(
         Fault(effect=Effect.ERROR_IN_200), ("upload complete", "sweep copy", "restore copy", *DELETES), PATIENT
     ),
@@ -280,7 +282,9 @@ TWICE = {
 NOTHING_LEFT = {"manifests", "restore copy"}  # whoever comes second finds it done, and ends
 
 
-@pytest.mark.parametrize("stage", [pytest.param(stage, marks=[pytest.mark.full] * (stage in LATER)) for stage in TWICE])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=[pytest.mark.full] * (stage in LATER_TWICE)) for stage in TWICE]
+)
 def test_twice_at_once(begun: Callable[[str], tuple[Bay, dict[str, str]]], stage: str) -> None:
     """One run stops there, another goes by it to the end: the first gives way when it goes on, to one commit."""
     flow, stops_at = TWICE[stage]
