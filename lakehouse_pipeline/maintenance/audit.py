@@ -335,8 +335,8 @@ class Audit:
             count, missing = count + len(some), [*missing, *some][:SHOWN]
         if count:
             raise SafetyError(
-                f"of the files that {self.table.identifier} reaches {count:,} were not listed ({', '.join(missing)}): either "
-                "they are lost, or the listing cannot be relied on. Nothing is removed"
+                f"of the files that {self.table.identifier} reaches {count:,} were not listed ({', '.join(missing)}): "
+                "either they are lost, or the listing cannot be relied on. Nothing is removed"
             )
 
     def _check_spelling(self) -> None:
