@@ -7,6 +7,7 @@ shows the matrix. Processes that are killed are `test_crash_points`', those that
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -89,6 +90,10 @@ class Strike:
             assert re.fullmatch(self.stage.verb, each.verb)
             assert re.search(self.stage.path, unquote(each.path))
 
+    def urls(self) -> set[str]:
+        """Name the objects that were struck."""
+        return {f"s3:/{unquote(each.path).partition('?')[0]}" for each in self.server.exchanges if each.fault}
+
     def _arm(self) -> None:
         if not self.armed:
             self.armed = self.server.add(replace(self.fault, verb=self.stage.verb, path=self.stage.path))
@@ -119,6 +124,8 @@ EVERY = tuple(STAGES)
 READS, DELETES = ("expiry read",), ("expiry delete", "sweep delete")
 CHANGES = tuple(stage for stage in EVERY if stage not in READS)
 NEEDED = tuple(stage for stage in EVERY if stage != "upload abort")  # which the next pass makes good
+NAMED = ("write", "upload complete", "seal", "commit")  # what landed unheard of is known again: no other name is taken
+AFRESH = ("upload complete", "409 of If-None-Match")  # S3 asks for a new upload
 BODIES = tuple(stage for stage, asked in STAGES.items() if asked.verb in {"PutObject", "UploadPart"})
 
 
@@ -231,7 +238,12 @@ def test_of_the_store(
             with events.subscribed(strike):
                 FLOWS[struck.flow].does(lake)
         strike.hit()
+        created = Counter(each.verb for each in server.exchanges)["CreateMultipartUpload"]
     holds(bay)
+    if met.fault.landed and stage in NAMED:
+        assert strike.urls() <= bay.lake.reached()
+    if (stage, name) == AFRESH:
+        assert created == 1 + (met.fault.times or 0)
 
 
 CATALOG = {"commit": "hour", "compaction": "copy", "manifests": "manifests", "expiry": "expiry"}
