@@ -73,6 +73,7 @@ def run(killers: Collection[str], scratch: Path, package: Path = ROOT, *, most_s
     command = [
         *(sys.executable, "-P", "-m", "pytest", "-q", "-p", "tests.mutations.witness", "-p", "no:cacheprovider"),
         *("-o", f"pythonpath={shlex.join(dict.fromkeys((str(package), str(ROOT))))}"),
+        *("-m", ""),  # whatever its mark, a killer was asked for
         *("--basetemp", str(scratch / "tests"), f"--timeout={TIMEOUT_S}", "--tb=short", "--color=no"),
         *(("-x",) if package != ROOT else ()),
         *killers,
