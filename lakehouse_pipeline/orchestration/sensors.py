@@ -24,7 +24,6 @@ from lakehouse_pipeline.orchestration.resources import RunLog
 JOB = "close_attempts"
 ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 PRIORITY = "10"  # short, and before the next run of a long backfill, which may need the hours
-QUEUED = "a closing is in the queue, and will look at all there is"
 LOOK_EVERY_S = 600
 LATE_EVERY_S = 300
 LISTINGS = 200  # of a tick
@@ -87,11 +86,7 @@ def _after_runs(lakehouse: Lakehouse, job: dg.JobDefinition, status: dg.DagsterR
         run = context.dagster_run
         if run.job_name == JOB:
             return dg.SkipReason("it was the closing itself: `leftovers` looks again")
-        if not _is_due(lakehouse, context.instance):
-            return dg.SkipReason("it left nothing")
-        if _is_queued(context.instance):
-            return dg.SkipReason(QUEUED)
-        return dg.RunRequest(run_key=f"close:{run.run_id}")
+        return _asked(lakehouse, context.instance, f"close:{run.run_id}", "it left nothing")
 
     return after
 
@@ -105,18 +100,19 @@ def _leftovers(lakehouse: Lakehouse, job: dg.JobDefinition) -> dg.SensorDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def leftovers(context: dg.SensorEvaluationContext) -> Any:
-        if not _is_due(lakehouse, context.instance):
-            return dg.SkipReason("nothing is left of any attempt")
-        if _is_queued(context.instance):
-            return dg.SkipReason(QUEUED)
-        return dg.RunRequest(run_key=None)
+        return _asked(lakehouse, context.instance, None, "nothing is left of any attempt")
 
     return leftovers
 
 
-def _is_queued(instance: dg.DagsterInstance) -> bool:
+def _asked(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance, run_key: str | None, nothing: str
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a closing, unless one waits or there is `nothing` to close."""
     waiting = dg.RunsFilter(job_name=JOB, statuses=[dg.DagsterRunStatus.QUEUED])
-    return instance.get_runs_count(waiting) > 0
+    if instance.get_runs_count(waiting):  # before the store is asked, which takes longer
+        return dg.SkipReason("a closing is in the queue, and will look at all there is")
+    return dg.RunRequest(run_key=run_key) if _is_due(lakehouse, instance) else dg.SkipReason(nothing)
 
 
 def late_files(lakehouse: Lakehouse, spec: TableSpec, job: Any) -> dg.SensorDefinition | None:

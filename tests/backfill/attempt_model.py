@@ -548,7 +548,7 @@ class Attempts(RuleBasedStateMachine):
         """Read a manifest, once."""
         path = manifest.manifest_path
         if path not in self.manifests:
-            body = self.s3.objects[path.removeprefix("s3://")].body
+            body = self.s3.at(path).body
             self.manifests[path] = [dict(entry) for entry in fastavro.reader(io.BytesIO(body))]  # type: ignore[arg-type]
         return self.manifests[path]
 
@@ -579,13 +579,13 @@ class Attempts(RuleBasedStateMachine):
         """Read the ids of a data file, once as long as it is the same object."""
         stored = (url, self.etag(url))
         if stored not in self.ids:
-            body = self.s3.objects[url.removeprefix("s3://")].body
+            body = self.s3.at(url).body
             self.ids[stored] = pq.read_table(io.BytesIO(body), columns=["id"])["id"].to_pylist()
         return self.ids[stored]
 
     def etag(self, url: str) -> str:
         """Tell one object at a URL from another."""
-        return self.s3.objects[url.removeprefix("s3://")].etag
+        return self.s3.at(url).etag
 
     def reached(self) -> set[str]:
         """Name all that the table's snapshots reach."""
@@ -642,7 +642,7 @@ class Attempts(RuleBasedStateMachine):
 
     def _sealed(self, attempt: Attempt) -> set[str]:
         manifests = attempt.seal.manifests if attempt.seal else ()
-        bodies = [self.s3.objects[manifest.path.removeprefix("s3://")].body for manifest in manifests]
+        bodies = [self.s3.at(manifest.path).body for manifest in manifests]
         entries: list[Any] = [entry for body in bodies for entry in fastavro.reader(io.BytesIO(body))]
         return {entry["data_file"]["file_path"] for entry in entries}
 

@@ -227,6 +227,10 @@ class MemoryS3:
         self.written(name, body)
         return f"e{self._written}"
 
+    def at(self, url: str) -> _Object:
+        """Give the object at a URL, as it is."""
+        return self.objects[url.removeprefix("s3://")]
+
     def urls(self, prefix: str) -> set[str]:
         """Name the objects below a URL."""
         return {f"s3://{name}" for name in self.objects if f"s3://{name}".startswith(prefix)}

@@ -6,7 +6,7 @@ removes it for good. Each attempt's rows are its own, as those of a source that 
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -174,11 +174,7 @@ class Life(Attempts):
         self.weather.now += LEASE.total_seconds() + 1
         with self.weathered(None):
             if writer := self._take(hour, resume=True):
-                if writer.hand.held.record.state == "open":
-                    for bucket in range(BUCKETS):
-                        self._write(writer, bucket)
-                    self._seal(writer)
-                self._commit(writer)
+                self._go_on(writer, range(BUCKETS), "committed")
         if compacted:
             self.compact(strategy, strike)
 
@@ -292,7 +288,7 @@ class Life(Attempts):
 
     def age_of(self, url: str) -> float:
         """Tell how long ago an object was written, in seconds by the store's clock."""
-        return self.weather.now - self.s3.objects[url.removeprefix("s3://")].modified
+        return self.weather.now - self.s3.at(url).modified
 
     @precondition(lambda self: self.quarantined())
     @rule(strike=strikes)
@@ -308,22 +304,24 @@ class Life(Attempts):
             with pytest.raises(SafetyError, match="there is no sweep"):
                 restore(self.now, sweep_id, held)
             return
-        copies = {self.s3.objects[url.removeprefix("s3://")].body for url in self.quarantined(sweep_id)}
+        copies = self.bodies(self.quarantined(sweep_id))
         done = restore(self.now, sweep_id, held)
-        there = {url: self.s3.objects[url.removeprefix("s3://")].body for url in self.s3.urls(LOCATION)}
-        back = {body for url, body in self.foreign.items() if there.get(url) == body}
-        assert copies & set(self.foreign.values()) <= back
+        assert copies & set(self.foreign.values()) <= self.in_place()
         assert self.quarantined(sweep_id) == set() or done.there
         REACHED["a restore brought files back"] += done.files > 0
 
     def quarantined(self, sweep_id: str = "") -> set[str]:
         """Name the copies that are in the quarantine, or of one sweep in it."""
-        return {url for url in self.s3.urls(self.quarantine) if "/objects/" in url and f"/{sweep_id}" in url}
+        return {url for url in self.s3.urls(f"{LOCATION}/_lakehouse/") if "/objects/" in url and f"/{sweep_id}" in url}
 
-    @property
-    def quarantine(self) -> str:
-        """Where the quarantine is."""
-        return f"{LOCATION}/_lakehouse/"
+    def in_place(self) -> set[bytes]:
+        """Give what of strangers' files is where it was put."""
+        there = self.s3.urls(LOCATION)
+        return {body for url, body in self.foreign.items() if url in there and self.s3.at(url).body == body}
+
+    def bodies(self, urls: Iterable[str]) -> set[bytes]:
+        """Read objects."""
+        return {self.s3.at(url).body for url in urls}
 
     @precondition(lambda self: self.quarantined())
     @rule(strike=strikes)
@@ -334,7 +332,7 @@ class Life(Attempts):
         }
         old = {folder for folder, age in ages.items() if age >= OLD.total_seconds()}
         mine = {url for url in self.quarantined() if url.partition("/objects/")[0] in old}
-        self.removed |= {self.s3.objects[url.removeprefix("s3://")].body for url in mine} & set(self.foreign.values())
+        self.removed |= self.bodies(mine) & set(self.foreign.values())
         with self.weathered(strike):
             self.maintain("purge", lambda held: purge(self.now, OLD, held))
             REACHED["a purge removed files"] += bool(mine - self.quarantined())
@@ -382,7 +380,7 @@ class Life(Attempts):
     def lose_ledger(self, everything: bool) -> None:  # noqa: FBT001
         """Lose the quarantine with it, which is in its folder."""
         if everything:
-            self.removed |= {self.s3.objects[url.removeprefix("s3://")].body for url in self.quarantined()}
+            self.removed |= self.bodies(self.quarantined())
         super().lose_ledger(everything)
 
     @rule(ahead=st.sampled_from([timedelta(hours=hours) for hours in (-240, -1, 0, 1, 240)]))
@@ -400,10 +398,9 @@ class Life(Attempts):
     @invariant()
     def what_nobody_knows_can_be_brought_back(self) -> None:
         """A stranger's file is where it was, or in the quarantine if it was old, until it is removed for good."""
-        there = {each.body for name, each in self.s3.objects.items() if "foreign" in name}
-        kept = {self.s3.objects[url.removeprefix("s3://")].body for url in self.quarantined()}
-        assert set(self.foreign.values()) - there <= self.moved
-        assert set(self.foreign.values()) - there - kept <= self.removed
+        away = set(self.foreign.values()) - self.in_place()
+        assert away <= self.moved
+        assert away - self.bodies(self.quarantined()) <= self.removed
 
     def kept_are_as_they_were(self) -> None:
         """A tag or a branch reads the rows that the table had when it was made."""
@@ -422,9 +419,7 @@ class Life(Attempts):
         self._expire(None, hasty=False)
         for _ in range(2):
             self.restore(None)
-        assert {body for body in self.foreign.values() if body not in self.removed} <= {
-            each.body for name, each in self.s3.objects.items() if "foreign" in name
-        }
+        assert set(self.foreign.values()) - self.removed <= self.in_place()
         self.kept_are_as_they_were()
         self.an_hour_is_all_of_one_attempt()
         if not (self.ledger_lost or self.hasty):  # what nobody remembers, or takes for the table's, is for a sweep
